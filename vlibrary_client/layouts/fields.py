@@ -46,21 +46,11 @@ _INSTEAD = {
 }
 _NOTHING = frozenset({"", "[]", "{}", "null"})
 USED_COLUMNS = frozenset(
-    {
-        *PICTURE_COLUMNS,
-        *CONVERSATIONS,
-        *ANSWER_COLUMNS,
-        *_ID_COLUMNS,
-        *_UNSEEN_COLUMNS,
-        "question",
-        *CHOICES_COLUMNS,
-        CHOICE_COLUMN,
-        "system",
-        "image_id",
-        "split",
-        PLACE_COLUMN,
-        PROBLEM_COLUMN,
-    }
+    (
+        *(*PICTURE_COLUMNS, *CONVERSATIONS, *ANSWER_COLUMNS, *_ID_COLUMNS, *_UNSEEN_COLUMNS),
+        *(*CHOICES_COLUMNS, CHOICE_COLUMN, PLACE_COLUMN, PROBLEM_COLUMN),
+        *("question", "system", "image_id", "split"),
+    )
 )
 
 
@@ -189,6 +179,11 @@ def _items(
             raise UnusableError(
                 f"it has a system text beside its {name}; leave it out and train with it as the "
                 "instruction"
+            )
+        if _says(fields.get("question")) and any(_says(fields.get(c)) for c in ANSWER_COLUMNS):
+            raise UnusableError(
+                f"it has a question with an answer beside its {name}: a map such as "
+                "question=question takes the question"
             )
         turns = read_turns(listing(fields[name], name), name=name)
         inline = list(turns.images)

@@ -237,7 +237,7 @@ def _require_one_listing(root: Path, listed: list[Path], *, called: str) -> None
 def _is_data(path: Path) -> bool:
     # Hugging Face keeps intermediate results and notes beside the data.
     is_note = path.name in {INFO_NAME, "dataset_infos.json", _SPLITS_NAME, "state.json"}
-    return not (is_note or path.name.startswith("cache-"))
+    return not (is_note or path.match("cache-*.arrow"))
 
 
 def _folder_items(root: Path, files: list[Path], columns: ColumnMap) -> Iterator[Found]:

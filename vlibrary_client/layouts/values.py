@@ -193,4 +193,5 @@ def _place(answer: object, labels: Sequence[object]) -> int | None:
     for name in (answer, *((letter[1], letter[1].upper()) if letter else ())):
         if name in [*labels]:
             return labels.index(name)
-    return int(answer) if answer.isascii() and answer.isdecimal() and len(answer) < _LONG else None
+    digits = answer.removesuffix(".0")
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < _LONG else None

@@ -25,6 +25,12 @@ def test_what_a_folder_has_besides_its_data_is_told(tmp_path: Path) -> None:
     assert told(tmp_path) == ("image folder", ["files are not read: train.jsonl, val.csv"])
 
 
+def test_what_hugging_face_keeps_beside_its_tables_is_no_part_of_them(tmp_path: Path) -> None:
+    (tmp_path / "cache-1.jsonl").write_text(json.dumps(ASKED))
+    (tmp_path / "cache-0123456789abcdef.arrow").write_text("an intermediate result")
+    assert told(tmp_path) == ("folder of JSON lines", [])
+
+
 def test_what_lies_beside_questions_and_annotations_is_told(tmp_path: Path) -> None:
     (vqa_folder(tmp_path) / "captions_train2014.json").write_text("[]")
     layout, notes = told(tmp_path)

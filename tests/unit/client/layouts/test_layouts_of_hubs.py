@@ -18,6 +18,7 @@ from vlibrary_client.layouts.sources import open_upload
 
 STRUCT = {"bytes": picture(), "path": "a.png"}
 PROBLEM = {"question": "problem"}
+TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "v"}]
 
 
 def reason(fields: dict[str, Any]) -> str:
@@ -54,6 +55,16 @@ def test_a_question_may_say_where_its_picture_stands(question: str) -> None:
 )
 def test_a_question_with_a_picture_elsewhere_is_refused(fields: dict[str, Any], words: str) -> None:
     assert words in reason({**fields, "answer": "a"})
+
+
+@pytest.mark.parametrize("answer", ["answer", "answers", "multiple_choice_answer"])
+def test_a_question_beside_a_conversation_is_told(answer: str) -> None:
+    fields = {"messages": TURNS, "question": "q", answer: "a"}
+    assert "a question with an answer beside its messages" in reason(fields)
+    (found,) = items([fields], columns={"question": "question"})
+    assert (found.question, found.answers) == ("q", ("a",))
+    (found,) = items([{"messages": TURNS, "question": "q"}])
+    assert (found.question, found.answers) == ("u", ("v",))
 
 
 def test_texts_beside_a_question_are_something_else() -> None:
@@ -141,9 +152,6 @@ def test_pictures_that_no_rule_reads_are_no_silent_loss(
     columns = {"image": "image_1"}
     assert [one.image for one in items(tmp_path / "a.parquet", columns=columns)] == [picture()]
     assert [one.image for one in items(rows, columns=columns)] == [picture()]
-
-
-TURNS = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "v"}]
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,8 @@ def test_answers_may_be_a_table_of_them() -> None:
         ({"choices": {"label": ["1", "2"], "text": ["red", "blue"]}, "answer": "2"}, "blue"),
         ({"options": "A. red B. blue", "answer": "B"}, "B"),
         ({"choices": ["red", "blue"], "answer": "b"}, "blue"),
+        ({"choices": "['red', 'blue']", "answer": "1.0"}, "blue"),
+        ({"choices": "['1.0', '2.0']", "answer": "1.0"}, "1.0"),
         ({"choices": ["red", "b"], "answer": "b"}, "b"),
         ({"choices": {"a": "red", "b": "blue"}, "answer": "(b)"}, "blue"),
     ],
