@@ -122,7 +122,7 @@ class WorkerClient:
 
     @asynccontextmanager
     async def _sent(
-        self, path: str, body: bytes, *, backbone_fingerprint: str | None
+        self, path: str, body: Sequence[bytes], *, backbone_fingerprint: str | None
     ) -> AsyncIterator[httpx.Response]:
         """The response, still unread, of the least loaded fitting worker that takes the request."""
         refused: dict[str, UnavailableError] = {}
@@ -156,16 +156,22 @@ class WorkerClient:
 
     @asynccontextmanager
     async def _opened(
-        self, worker: WorkerState, path: str, body: bytes
+        self, worker: WorkerState, path: str, body: Sequence[bytes]
     ) -> AsyncIterator[httpx.Response]:
         """The worker's response, still unread."""
         worker.in_flight += 1
-        headers = {**self._headers, "content-type": PACKED}
+        headers = {
+            **self._headers,
+            "content-type": PACKED,
+            "content-length": str(sum(map(len, body))),
+        }
         self._trace_ids.inject(headers)
         # Whoever asks has a deadline, and tells the worker of it.
         limits = {"timeout": httpx.Timeout(None, connect=SILENCE_SECONDS).as_dict()}
         url = worker.url + path
-        request = httpx.Request("POST", url, content=body, headers=headers, extensions=limits)
+        request = httpx.Request(
+            "POST", url, content=_pieces(body), headers=headers, extensions=limits
+        )
         try:
             try:
                 # Nothing is used of a client's redirects, cookies and defaults, and they take time.
@@ -180,3 +186,8 @@ class WorkerClient:
             raise unavailable("the connection to the worker broke") from error
         finally:
             worker.in_flight -= 1
+
+
+async def _pieces(body: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for piece in body:
+        yield piece

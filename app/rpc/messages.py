@@ -4,6 +4,7 @@ Every number, string and list is bounded here, so that a worker reached by mista
 as hard to exhaust as the public api.
 """
 
+import struct
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias, TypeVar
 
 import msgpack
@@ -28,6 +29,8 @@ MAX_PROMPT_CHARACTERS: Final = 200_000
 MAX_TURNS: Final = 1_000
 MAX_PARTS: Final = 129
 PACKED: Final = "application/msgpack"
+# What bytes of any length begin with in MessagePack.
+_BIN_32: Final = struct.Struct(">BI")
 
 Received = TypeVar("Received", bound=Message)
 
@@ -37,10 +40,28 @@ ImageBytes = Annotated[bytes, Field(min_length=1, max_length=MAX_IMAGE_BYTES, st
 PromptString = Annotated[str, StringConstraints(max_length=MAX_PROMPT_CHARACTERS)]
 
 
-def pack(message: Message) -> bytes:
-    """A request as it travels to a worker: MessagePack, in which images are bytes."""
-    packed: bytes = msgpack.packb(message.model_dump(), default=str)
-    return packed
+def pack(message: Message) -> list[bytes]:
+    """A request as it travels to a worker: MessagePack in pieces, of which images are as they are.
+
+    They are not copied, so that requests with the same images take their memory once.
+    """
+    fields = message.model_dump()
+    images = fields.pop("images")
+    packed: Any = msgpack.Packer(default=str, autoreset=False)
+    packed.pack_map_header(len(fields) + 1)
+    for name, value in fields.items():
+        packed.pack(name)
+        packed.pack(value)
+    packed.pack("images")
+    packed.pack_array_header(len(images))
+    pieces = []
+    for image in images:
+        if image is None:
+            packed.pack(None)
+            continue
+        pieces += [packed.bytes() + _BIN_32.pack(0xC6, len(image)), image]
+        packed.reset()
+    return [*pieces, packed.bytes()]
 
 
 def unpack(body: bytes, kind: type[Received]) -> Received:

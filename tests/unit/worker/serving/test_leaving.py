@@ -55,7 +55,7 @@ async def _ask(port: int, *, stream: bool) -> asyncio.StreamWriter:
         presence_penalty=-2.0,
         stream=stream,
     )
-    body = pack(request)
+    body = b"".join(pack(request))
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
         "POST /generate HTTP/1.1\r\nhost: worker\r\ncontent-type: {PACKED}\r\n"

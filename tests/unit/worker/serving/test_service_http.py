@@ -89,7 +89,7 @@ async def test_an_unexpected_failure_is_an_answer_and_not_a_traceback(
     client, transport = over_http(backbone, parts)
     await client.aclose()
     async with httpx.AsyncClient(transport=transport, base_url="http://worker") as http:
-        answer = await http.post("/generate", content=pack(request_of()))
+        answer = await http.post("/generate", content=b"".join(pack(request_of())))
     assert answer.status_code == 500
     assert answer.json()["code"] == "error"
     assert "secret" not in answer.text
