@@ -229,9 +229,12 @@ def _question(fields: Mapping[str, Any]) -> str:
 
 
 def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    if (choice := chosen(fields)) is not None:
-        return (_text(choice),)
     value = next((fields[c] for c in ANSWER_COLUMNS if fields.get(c) not in (None, [], ())), None)
+    if value is fields.get("answers"):
+        value = listing(value)
+    alone = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
+    if (choice := chosen(fields, alone)) is not None:
+        return (_text(choice),)
     if value is None:
         others = [str(name) for name in fields if name not in USED_COLUMNS]
         raise UnusableError(
@@ -239,8 +242,6 @@ def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
             + f"; it has {some_of(others)}, and a map such as answer=COLUMN tells which is meant"
             * bool(others)
         )
-    if value is fields.get("answers"):
-        value = listing(value)
     answers = value if isinstance(value, list | tuple) else [value]
     if len(answers) > MAX_ANSWERS:
         raise UnusableError(f"it has more than {MAX_ANSWERS} answers")
@@ -249,8 +250,11 @@ def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _text(value: object) -> str:
     """An answer as text; numbers and truth values are written as people write them."""
+    if isinstance(value, Mapping) and "answer" not in value:
+        found = some_of([*map(str, value)])
+        raise UnusableError(f"wanted an answer of text, or under answer, found {found}")
     if isinstance(value, Mapping):
-        value = value.get("answer")
+        value = value["answer"]
     if isinstance(value, str):
         return value
     if isinstance(value, bool):

@@ -257,9 +257,9 @@ def _key(value: object) -> object:
 
 
 def is_file(value: object) -> bool:
-    """Whether a value, or the first of several, is Pillow's picture or a Hugging Face file."""
+    """Whether a value, or one of several, is Pillow's picture or a Hugging Face file."""
     if isinstance(value, list):
-        return bool(value) and is_file(value[0])
+        return any(map(is_file, value))
     return isinstance(value, Image.Image) or (
         isinstance(value, Mapping) and {*value} == {"bytes", "path"}
     )

@@ -146,8 +146,10 @@ def listing(answers: object, what: str = "answers or choices") -> object:
     raise UnusableError(f"its {what} begin like a list and are none in JSON")
 
 
-def chosen(fields: Mapping[str, Any]) -> object:
+def chosen(fields: Mapping[str, Any], only: object) -> object:
     """The choice that a record's answer tells by its place, letter or label; None for others.
+
+    `only` is what else would be its only answer.
 
     Raises:
         UnusableError: There is no such choice.
@@ -155,7 +157,7 @@ def chosen(fields: Mapping[str, Any]) -> object:
     place = fields.get(CHOICE_COLUMN)
     labels, choices = _choices(fields)
     if place is None and choices is not None:
-        answer = fields.get("answer")
+        answer = only if fields.get("answer") is None else fields["answer"]
         place = None if answer in choices else _place(answer, labels)
     if place is None:
         return None
@@ -170,6 +172,8 @@ def _choices(fields: Mapping[str, Any]) -> tuple[Sequence[object], list[Any] | N
     """What choices are called, and the choices."""
     lists = (listing(fields.get(column)) for column in CHOICES_COLUMNS)
     found = next((one for one in lists if one and isinstance(one, list | Mapping)), None)
+    if found and all(isinstance(one, Mapping) and {*one} == {"label", "text"} for one in found):
+        found = {key: [one[key] for one in found] for key in ("label", "text")}
     if isinstance(found, Mapping) and {*found} == {"label", "text"}:
         labels, texts = found["label"], found["text"]
         is_pair = isinstance(labels, list) and isinstance(texts, list)

@@ -57,6 +57,16 @@ def test_a_question_with_a_picture_elsewhere_is_refused(fields: dict[str, Any], 
     assert words in reason({**fields, "answer": "a"})
 
 
+def test_an_answer_that_stands_under_another_name_is_told() -> None:
+    words = "wanted an answer of text, or under answer, found text, start"
+    assert reason({"question": "q", "answers": [{"text": "red", "start": 1}]}) == words
+
+
+def test_several_direct_answers_are_no_places_of_choices() -> None:
+    (found,) = items([{"question": "q", "choices": ["a", "b", "c"], "answers": ["2", "two"]}])
+    assert found.answers == ("2", "two")
+
+
 @pytest.mark.parametrize("answer", ["answer", "answers", "multiple_choice_answer"])
 def test_a_question_beside_a_conversation_is_told(answer: str) -> None:
     fields = {"messages": TURNS, "question": "q", answer: "a"}
@@ -145,7 +155,8 @@ def test_pictures_that_no_rule_reads_are_no_silent_loss(
 ) -> None:
     words = "pictures in the column image_1 would not be read; a map such as image=COLUMN"
     assert reason(rows[0]).startswith(words)
-    assert reason({**rows[0], "image_1": Image.new("RGB", (40, 40))}).startswith(words)
+    for shown in (Image.new("RGB", (40, 40)), [None, Image.new("RGB", (40, 40))]):
+        assert reason({**rows[0], "image_1": shown}).startswith(words)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     with pytest.raises(InvalidDatasetError, match=words):
         read(tmp_path / "a.parquet")

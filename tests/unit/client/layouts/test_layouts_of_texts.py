@@ -208,6 +208,16 @@ def test_answers_may_be_a_table_of_them() -> None:
         ({"choices": "['red', 'blue']", "answer": "1.0"}, "blue"),
         ({"choices": "['1.0', '2.0']", "answer": "1.0"}, "1.0"),
         ({"choices": ["red", "b"], "answer": "b"}, "b"),
+        ({"choices": ["red", "blue"], "answers": ["B"]}, "blue"),
+        ({"choices": ["red", "blue"], "answers": ["B"], "answer": None}, "blue"),
+        ({"choices": ["red", "blue"], "answers": "['B']"}, "blue"),
+        (
+            {
+                "options": [{"label": "1", "text": "red"}, {"label": "2", "text": "blue"}],
+                "answer": "2",
+            },
+            "blue",
+        ),
         ({"choices": {"a": "red", "b": "blue"}, "answer": "(b)"}, "blue"),
     ],
 )
