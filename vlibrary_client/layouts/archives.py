@@ -69,13 +69,14 @@ def holds_folder(path: Path) -> bool:
     """Whether the archive is a packed folder, and no WebDataset of samples.
 
     It has a file that lists pictures, that is a table, or that is a JSON array; or it has pictures
-    alone, which folders may say something of.
+    that no other file is called like, and folders may say something of.
 
     Raises:
         InvalidDatasetError: It is damaged or has too many members.
     """
     try:
-        is_gallery = True
+        pictures: set[str] = set()
+        others: set[str] = set()
         for text, _, stream in _members(path):
             name = PurePosixPath(text)
             if text in _OFFICE:
@@ -84,10 +85,11 @@ def holds_folder(path: Path) -> bool:
                 continue
             if _is_table(name, stream):
                 return True
-            is_gallery = is_gallery and name.suffix.lower()[1:] in PICTURE_KINDS
+            is_picture = name.suffix.lower()[1:] in PICTURE_KINDS
+            (pictures if is_picture else others).add(_sample_of(text)[0])
     except _DAMAGED as error:
         raise InvalidDatasetError("the archive is damaged or cut short") from error
-    return is_gallery
+    return not others or (bool(pictures) and pictures.isdisjoint(others))
 
 
 def _is_table(name: PurePosixPath, stream: Any) -> bool:  # noqa: ANN401
@@ -221,10 +223,16 @@ def samples(path: Path, *, name: str) -> Iterator[Record]:
 def _named(path: Path) -> Iterator[tuple[str, str, int, Any]]:
     """Members of samples: the sample's name, and the member's ending, size and stream."""
     for member, size, stream in _members(path):
-        folder, slash, base = member.rpartition("/")
-        stem, _, ending = base.partition(".")
-        if stem and ending and not _SAYS_NOTHING.match(base):
-            yield f"{folder}{slash}{stem}", ending.lower(), size, stream
+        sample, ending = _sample_of(member)
+        if ending and not _SAYS_NOTHING.match(member.rpartition("/")[2]):
+            yield sample, ending, size, stream
+
+
+def _sample_of(member: str) -> tuple[str, str]:
+    """The name of a member's sample, up to the first dot, and the member's ending."""
+    folder, slash, base = member.rpartition("/")
+    stem, _, ending = base.partition(".")
+    return f"{folder}{slash}{stem}", ending.lower()
 
 
 class _Sample:

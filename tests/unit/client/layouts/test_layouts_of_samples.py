@@ -122,15 +122,22 @@ def test_a_packed_folder_may_hold_lines_in_a_file_of_json(tmp_path: Path) -> Non
     assert [type(one) for one in found_in(tmp_path / "a.tar", *members)] == [Item, Item]
 
 
-def test_notes_beside_classes_are_no_samples(tmp_path: Path) -> None:
+@pytest.mark.parametrize("note", ["README.dataset.txt", "classes.txt", "cat/names.mat"])
+def test_notes_beside_classes_are_no_samples(tmp_path: Path, note: str) -> None:
     members = [
-        ("README.dataset.txt", b"x"),
+        (note, b"x"),
         ("cat/Thumbs.db", b"x"),
         ("cat/license.png", picture()),
     ]
     found = list(open_upload(packed(tmp_path / "a.tar", *members), columns=ASKING).found)
     assert [one.answers for one in found if isinstance(one, Item)] == [("cat",)]
     assert len(found) == 1
+
+
+def test_what_is_said_of_a_picture_is_a_sample_wherever_it_stands(tmp_path: Path) -> None:
+    members = [("cat/1.png", picture()), ("cat/2.png", picture()), ("cat/1.cls", b"3")]
+    source = open_upload(packed(tmp_path / "a.tar", *members), columns=ASKING)
+    assert source.layout == "WebDataset"
 
 
 @pytest.mark.parametrize("first", ["[Content_Types].xml", "mimetype"])
