@@ -12,7 +12,7 @@ from app.method.experiments.cells import CellResult, read_cells
 from app.method.experiments.methods import M2IV, SUPERVISION_ONLY
 
 _CELLS: Final = Path(__file__).resolve().parents[2] / "docs" / "cells"
-FIRST: Final = _CELLS / "first.json"
+TWICE: Final = _CELLS / "seed-0-twice.json"
 
 
 def two_names(cells: Iterable[CellResult]) -> dict[str, Any]:
@@ -47,26 +47,22 @@ def two_names(cells: Iterable[CellResult]) -> dict[str, Any]:
     }
 
 
-def measured_again(
-    before: Mapping[str, Mapping[str, float]], cells: Iterable[CellResult]
-) -> dict[str, Any]:
-    """How far cells of seed 0 lie from accuracies of an earlier run, in %.
+def measured_again(twice: Mapping[str, Mapping[str, tuple[float, float]]]) -> dict[str, Any]:
+    """How far two runs of the same lie apart, in %.
 
     Args:
-        before: Of each task, the accuracies by method, from 0 to 1.
-        cells: What was measured again; others are left out.
+        twice: Of each task, the accuracies of both by method, from 0 to 1.
     """
     changes: dict[str, list[float]] = {}
-    for one in cells:
-        earlier = before.get(one.task, {}).get(one.method)
-        if earlier is not None and one.seed == 0 and one.items in {0, 100} and one.scores:
+    for methods in twice.values():
+        for name, (first, second) in methods.items():
             # Accuracies of 200 questions are 0.5 apart.
-            change = round(100 * abs(one.accuracy - earlier), 1)
-            changes.setdefault(one.method, []).append(change)
+            changes.setdefault(name, []).append(round(100 * abs(second - first), 1))
     differing = {name: list(filter(None, found)) for name, found in sorted(changes.items())}
+    cells = sum(map(len, changes.values()))
     return {
-        "cells": sum(map(len, changes.values())),
-        "equal": sum(map(len, changes.values())) - sum(map(len, differing.values())),
+        "cells": cells,
+        "equal": cells - sum(map(len, differing.values())),
         "differing": {
             name: {"cells": len(found), "of": len(changes[name]), "most": max(found)}
             for name, found in differing.items()
@@ -78,13 +74,13 @@ def measured_again(
 def main(
     *,
     cells: Annotated[Path | None, typer.Option(help="Lines of cells; those that are kept.")] = None,
-    before: Annotated[
-        Path, typer.Option(help="Accuracies of seed 0 that were measured elsewhere.")
-    ] = FIRST,
+    twice: Annotated[
+        Path, typer.Option(help="Accuracies of seed 0, as two machines found them.")
+    ] = TWICE,
 ) -> None:
     """Print how far runs of one method differ."""
     kept = read_cells(cells or next(_CELLS.glob("*.jsonl"))).values()
-    again = measured_again(json.loads(before.read_text()), kept)
+    again = measured_again(json.loads(twice.read_text()))
     print(json.dumps({**two_names(kept), "measured_again": again}, indent=2))
 
 

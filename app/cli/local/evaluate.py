@@ -103,7 +103,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Demonstrations [16; of VL-ICL 1]; of a suite, those to choose from, with "
-            "commas between [4,8,16,32]."
+            "commas between [1,2,4,8,16,32]."
         ),
     ] = None,
     strength: Annotated[float, typer.Option(min=-10.0, max=10.0)] = 1.0,
@@ -127,7 +127,7 @@ def evaluate(
     if suite is not None:
         run_suite(
             suite=suite, backbone=backbone, revision=revision, device=device, dtype=dtype,
-            methods=methods, items=items, seeds=seeds, shots=shots or "4,8,16,32",
+            methods=methods, items=items, seeds=seeds, shots=shots or "1,2,4,8,16,32",
             questions=questions, tasks=tuple(task or ()), output=output, is_kept_only=kept_only,
             as_json=as_json,
         )  # fmt: skip

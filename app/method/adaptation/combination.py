@@ -172,7 +172,7 @@ def _steering(backbone: Backbone, shift: Float[Tensor, "layers 2 hidden"]) -> Ap
 
 
 def _learned(problem: Problem, parts: Sequence[InContextVectors]) -> Steps[list[float]]:
-    """Convex weights that the items' answers like best, stopped by the validation items."""
+    """Convex weights that the items' answers like best, of those on the way the one that validation does."""
     backbone = problem.backbone
     shifts = torch.stack([part.shift().detach() for part in parts]).to(backbone.device)
 
@@ -182,7 +182,7 @@ def _learned(problem: Problem, parts: Sequence[InContextVectors]) -> Steps[list[
     recipe = Recipe(
         start=lambda _generator: {"scores": torch.zeros(len(parts))},
         applied=lambda leaves: _steering(backbone, mixed(leaves)),
-        rates=(_RATE,),
+        rate=_RATE,
     )
     fitted = yield from fit_steps(replace(problem, max_steps=_STEPS), recipe)
     weights: list[float] = fitted.leaves["scores"].softmax(0).tolist()

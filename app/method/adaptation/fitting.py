@@ -28,13 +28,11 @@ from app.method.training.losses import supervision
 from app.method.training.progress import Steps
 
 _BATCH_SIZE: Final = 16
-_TRIAL_STEPS: Final = 20
 _CLIP_NORM: Final = 1.0
-_WARM_UP: Final = 10
+_WARM_UP: Final = 0.03
+"""Share of the steps in which the rate rises; from there it falls as a cosine to 0."""
 _DECAY: Final = 1e-3
 _EVALUATE_EVERY: Final = 20
-_PATIENCE: Final = 4
-"""Looks without anything better that end it."""
 
 Leaves: TypeAlias = dict[str, Tensor]
 Loss: TypeAlias = Callable[[Sequence[int], EncodedBatch], Float[Tensor, ""]]
@@ -46,13 +44,14 @@ class Recipe:
 
     Attributes:
         start: Makes the tensors to learn by name, drawn from the problem's seed at every call.
+        rate: The learning rate at its peak, unless the problem has one.
         loss: Of a batch, read within that change: which items it holds, and the batch. None is the
             loss of the true answers alone.
     """
 
     start: Callable[[torch.Generator], Leaves]
     applied: Callable[[Leaves], Applied]
-    rates: tuple[float, ...]
+    rate: float
     loss: Loss | None = None
 
 
@@ -82,43 +81,30 @@ def fit_adaptation(problem: Problem, recipe: Recipe, *, kind: str, **notes: JSON
 
 
 def fit_steps(problem: Problem, recipe: Recipe) -> Steps[Fitted]:
-    """The best tensors of the best rate.
-
-    Every rate takes a few steps from the same start, and the one with the lowest validation loss
-    goes on.
+    """The tensors that validation items did best with, at the start or on the way.
 
     Yields:
         None after every pass; the backbone is as it was then.
     """
-    held = yield from encode_steps(problem, without_context(problem.validation))
-    rate = recipe.rates[0]
-    if len(recipe.rates) > 1:
-        steps = min(_TRIAL_STEPS, problem.max_steps)
-        trials: dict[float, Fitted] = {}
-        for one in recipe.rates:
-            trials[one] = yield from _run(problem, recipe, held, rate=one, num_steps=steps)
-        rate = max(trials, key=lambda one: trials[one].measured[1])
-    return (yield from _run(problem, recipe, held, rate=rate, num_steps=problem.max_steps))
+    from transformers import get_cosine_schedule_with_warmup  # noqa: PLC0415 - brings PEFT
 
-
-def _run(
-    problem: Problem, recipe: Recipe, held: Sequence[Part], *, rate: float, num_steps: int
-) -> Steps[Fitted]:
     def true_answers(_places: Sequence[int], batch: EncodedBatch) -> Float[Tensor, ""]:
         return supervision(answer_logits(problem.backbone, batch), batch.targets).mean()
 
+    held = yield from encode_steps(problem, without_context(problem.validation))
+    rate = recipe.rate if problem.rate is None else problem.rate
+    num_steps = problem.max_steps
     loss_of = recipe.loss or true_answers
     start = recipe.start(torch.Generator().manual_seed(problem.seed))
     leaves = {
         name: leaf.to(problem.backbone.device).requires_grad_() for name, leaf in start.items()
     }
     optimizer = torch.optim.AdamW(leaves.values(), lr=rate, weight_decay=_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / _WARM_UP)
+    schedule = get_cosine_schedule_with_warmup(
+        optimizer, num_warmup_steps=round(_WARM_UP * num_steps), num_training_steps=num_steps
     )
     first = yield from measure_steps(problem, held, recipe.applied(leaves))
     best = Fitted(leaves=_copied(leaves), measured=first, rate=rate, steps=0)
-    num_stale = 0
     for step in range(num_steps):
         optimizer.zero_grad(set_to_none=True)
         drawn = yield from _draw(problem, step)
@@ -135,11 +121,6 @@ def _run(
         measured = yield from measure_steps(problem, held, recipe.applied(leaves))
         if measured > best.measured:
             best = Fitted(leaves=_copied(leaves), measured=measured, rate=rate, steps=step + 1)
-            num_stale = 0
-        else:
-            num_stale += 1
-        if num_stale == _PATIENCE:
-            break
     return best
 
 

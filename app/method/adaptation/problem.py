@@ -34,6 +34,8 @@ class Problem:
         validation: Labelled items that only choose: layers, rates, when to stop.
         shots: Demonstrations before a query wherever a method reads some; fewer items are all
             taken.
+        max_steps: Optimiser steps of whatever is fitted by gradients.
+        rate: Its learning rate at its peak; None is the method's own.
         augmented_views: Views of each picture (`augmented`) that whatever is fitted by gradients
             learns from in turn, an epoch each, beside the picture.
     """
@@ -44,7 +46,8 @@ class Problem:
     shots: int = 16
     seed: int = 0
     token_budget: int = 8192
-    max_steps: int = 400
+    max_steps: int = 600
+    rate: float | None = None
     augmented_views: int = 0
 
     @property

@@ -19,7 +19,7 @@ from app.method.evaluation.conditions import Applied
 
 NUM_VIRTUAL: Final = 8
 RANK: Final = 8
-_RATES: Final = (1e-2, 5e-2)
+_RATE: Final = 0.02
 # The keys' numbers then deviate by a tenth, as those of prefix tuning do.
 _DEVIATION: Final = (0.1 / RANK**0.5) ** 0.5
 
@@ -42,7 +42,7 @@ def fit(problem: Problem) -> Adaptation:
         attend = attend_virtually(*products(leaves))
         return lambda _batch: attend_with(backbone, attend)
 
-    recipe = Recipe(start=start, applied=applied, rates=_RATES)
+    recipe = Recipe(start=start, applied=applied, rate=_RATE)
     return fit_adaptation(problem, recipe, kind="virtual-keys", virtual=NUM_VIRTUAL, rank=RANK)
 
 

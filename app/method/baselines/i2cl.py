@@ -21,7 +21,7 @@ from app.method.adaptation.problem import Adaptation, Problem, encode_parts, wit
 from app.method.evaluation.conditions import Applied
 from app.method.steps import finish
 
-_RATES: Final = (1e-2,)
+_RATE: Final = 0.01
 _NOISE: Final = 1e-3
 _FIRST_SHARE: Final = 0.1
 
@@ -38,7 +38,7 @@ def fit(problem: Problem) -> Adaptation:
     recipe = Recipe(
         start=start,
         applied=lambda leaves: _mixing(problem, context, leaves, generator=generator),
-        rates=_RATES,
+        rate=_RATE,
     )
     found = finish(fit_steps(problem, recipe))
     return Adaptation(

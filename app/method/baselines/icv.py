@@ -28,7 +28,7 @@ from app.method.backbone.randomness import generator_for
 from app.method.evaluation.conditions import Applied
 
 _MOST_PAIRS: Final = 64
-STRENGTHS: Final = (0.03, 0.1, 0.3)
+STRENGTHS: Final = (0.03, 0.1, 0.3, 1.0, 3.0)
 """The paper's 0.1 and its neighbours; validation items choose."""
 
 

@@ -20,7 +20,7 @@ from app.method.training.answers import answer_logits
 from app.method.training.losses import mimicry, supervision
 from app.method.training.teacher import TeacherCache, compute_teacher
 
-_RATES: Final = (1e-2, 3e-2, 1e-1)
+_RATE: Final = 0.3
 _SUPERVISION_WEIGHT: Final = 0.5
 _DEVIATION: Final = 0.01
 _FIRST_WEIGHT: Final = 0.1
@@ -48,7 +48,7 @@ def fit(problem: Problem) -> Adaptation:
         edits = [(site.layer, shift(scaled[site.index])) for site in adaptable_sites(backbone)]
         return lambda _batch: edit_outputs(backbone, edits)
 
-    recipe = Recipe(start=start, applied=applied, rates=_RATES, loss=loss)
+    recipe = Recipe(start=start, applied=applied, rate=_RATE, loss=loss)
     return fit_adaptation(problem, recipe, kind="normed-shift", teacher_accuracy=teacher.accuracy)
 
 

@@ -22,7 +22,7 @@ from app.method.steering.sites import find_decoder
 
 RANK: Final = 8
 _TARGETS: Final = ("q_proj", "v_proj")
-_RATES: Final = (2e-3, 1e-2)
+_RATE: Final = 0.01
 
 
 def fit(problem: Problem) -> Adaptation:
@@ -35,7 +35,7 @@ def fit(problem: Problem) -> Adaptation:
     recipe = Recipe(
         start=lambda _generator: fresh_adapters(backbone, seed=problem.seed),
         applied=lambda leaves: _adapting(backbone, leaves),
-        rates=_RATES,
+        rate=_RATE,
     )
     return fit_adaptation(problem, recipe, kind="low-rank", rank=RANK)
 

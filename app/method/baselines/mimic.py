@@ -19,7 +19,7 @@ from app.method.evaluation.conditions import Applied
 from app.method.training.answers import answer_logits
 from app.method.training.losses import supervision
 
-_RATES: Final = (1e-2, 3e-2, 1e-1)
+_RATE: Final = 0.3
 _SUPERVISION_WEIGHT: Final = 0.5
 _DEVIATION: Final = 0.01
 
@@ -47,7 +47,7 @@ def fit(problem: Problem) -> Adaptation:
         attend = attend_gated(leaves["vectors"], leaves["gates"], leaves["biases"])
         return lambda _batch: attend_with(backbone, attend)
 
-    recipe = Recipe(start=start, applied=applied, rates=_RATES, loss=loss)
+    recipe = Recipe(start=start, applied=applied, rate=_RATE, loss=loss)
     return fit_adaptation(problem, recipe, kind="gated-heads")
 
 

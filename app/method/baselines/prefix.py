@@ -15,7 +15,7 @@ from app.method.adaptation.problem import Adaptation, Problem
 from app.method.evaluation.conditions import Applied
 
 NUM_VIRTUAL: Final = 16
-_RATES: Final = (1e-2, 5e-2)
+_RATE: Final = 0.2
 _DEVIATION: Final = 0.1
 
 
@@ -37,5 +37,5 @@ def fit(problem: Problem) -> Adaptation:
         attend = attend_virtually(leaves["keys"], leaves["values"])
         return lambda _batch: attend_with(backbone, attend)
 
-    recipe = Recipe(start=start, applied=applied, rates=_RATES)
+    recipe = Recipe(start=start, applied=applied, rate=_RATE)
     return fit_adaptation(problem, recipe, kind="virtual-keys", virtual=NUM_VIRTUAL)

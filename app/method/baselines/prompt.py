@@ -26,7 +26,7 @@ from app.method.evaluation.conditions import Applied
 from app.method.steering.sites import find_decoder
 
 NUM_VIRTUAL: Final = 16
-_RATES: Final = (1e-2, 5e-2)
+_RATE: Final = 0.2
 
 
 def fit(problem: Problem) -> Adaptation:
@@ -58,7 +58,7 @@ def fit(problem: Problem) -> Adaptation:
 
         return prepending
 
-    recipe = Recipe(start=start, applied=applied, rates=_RATES)
+    recipe = Recipe(start=start, applied=applied, rate=_RATE)
     return fit_adaptation(problem, recipe, kind="virtual-keys", virtual=NUM_VIRTUAL)
 
 

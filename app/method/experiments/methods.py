@@ -56,7 +56,8 @@ _CHUNKED: Final[dict[str, Rule]] = {f"chunks_{rule}": rule for rule in RULES}
 _IN_CONTEXT: Final[dict[str, InContext]] = {kind: kind for kind in KINDS}
 _SUPERVISED: Final = TrainingConfig(mimicry_weight=0.0, synergy_weight=0.0)
 _MOST_SHOTS: Final = 16
-_VIEWS: Final = "augmented_views"
+_RATE: Final = "vector_learning_rate"
+_OF_GRADIENTS: Final = frozenset({"augmented_views", "max_steps", _RATE})
 # The draw has the seed, and whatever is asked there has no instruction.
 _OF_THE_SUITE: Final = frozenset({"seed", "instruction"})
 
@@ -112,8 +113,8 @@ def find_method(name: str) -> _Prepare:
         name: A name of `DEFAULTS`; `icl_N`, `icl_balanced_N` or `knn_icl_N`; `icl_best_N` with at
             most N demonstrations; `chunks_RULE_N`, vectors of chunks of N items combined by a rule
             of `RULES`; `m2iv` or `supervision_only`, with training settings behind
-            colons: `m2iv:branches=attention:shots=8`; what is fitted by gradients takes
-            `augmented_views` so, `lora:augmented_views=7`.
+            colons: `m2iv:branches=attention:shots=8`; what is fitted by gradients takes some of
+            them, `lora:max_steps=300:vector_learning_rate=0.03`.
 
     Raises:
         InvalidInputError: There is no such method, or it has no such setting.
@@ -123,7 +124,7 @@ def find_method(name: str) -> _Prepare:
         config = _config(head, settings)
         return lambda trial: _trained(trial, config)
     if head in BY_GRADIENTS:
-        return _fitting(head, views=_views(head, settings))
+        return _fitting(head, **_fit_settings(head, settings))
     kind, _, count = name.rpartition("_")
     if count.isdecimal():
         number = int(count)
@@ -159,15 +160,17 @@ def _config(head: str, settings: list[str]) -> TrainingConfig:
     return base.changed(**changes)
 
 
-def _views(head: str, settings: list[str]) -> int:
-    """The one setting that whatever is fitted by gradients shares with a training."""
+def _fit_settings(head: str, settings: list[str]) -> dict[str, Any]:
+    """What is changed of a `Problem`: settings that a fit by gradients shares with a training."""
     changes = read_settings(settings)
-    others = changes.keys() - {_VIEWS}
-    if others:
+    if others := changes.keys() - _OF_GRADIENTS:
         raise InvalidInputError(
-            f"Unknown settings of {head}: wanted {_VIEWS}, found {', '.join(sorted(others))}"
+            f"Unknown settings of {head}: wanted {', '.join(sorted(_OF_GRADIENTS))}, "
+            f"found {', '.join(sorted(others))}"
         )
-    return TrainingConfig().changed(**changes).augmented_views if changes else 0
+    checked = TrainingConfig().changed(**changes)
+    found = {name: getattr(checked, name) for name in changes}
+    return {"rate" if name == _RATE else name: value for name, value in found.items()}
 
 
 def _trained(trial: Trial, config: TrainingConfig) -> Prepared:
@@ -200,12 +203,12 @@ def _steering(
     }
 
 
-def _fitting(name: str, *, views: int = 0) -> _Prepare:
+def _fitting(name: str, **settings: Any) -> _Prepare:  # noqa: ANN401 - of several types
     def prepare(trial: Trial) -> Prepared:
         began = time.monotonic()
         count = len(trial.problem.items)
         shots = min(_MOST_SHOTS, count - 1)
-        found = FITTED[name](replace(trial.problem, shots=shots, augmented_views=views))
+        found = FITTED[name](replace(trial.problem, shots=shots, **settings))
         return Condition(name=name, applied=found.applied, num_labels=count), {
             "train_seconds": time.monotonic() - began,
             "parameters": found.num_parameters,

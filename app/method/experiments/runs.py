@@ -18,7 +18,7 @@ from app.method.experiments.methods import ALONE, find_method
 from app.method.experiments.suite import TEST, VALIDATION, Suite, Task
 from app.method.experiments.trial import Trial
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """Version of docs/protocol.md that cells are measured by; files of another one are not read."""
 
 
@@ -38,7 +38,7 @@ class SuitePlan:
     seeds: int = 3
     questions: int = 200
     validation: int = 100
-    shots: tuple[int, ...] = (4, 8, 16, 32)
+    shots: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     tasks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from app.method.adaptation.problem import Problem, measure
 from app.method.backbone.examples import Example
 from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
-from app.method.baselines import word_table
+from app.method.baselines import icv, word_table
 from app.method.evaluation.conditions import zero_shot
 from app.method.evaluation.report import evaluate
 from app.method.experiments import cells as cells_module
@@ -214,7 +215,7 @@ def test_a_cell_that_was_not_written_to_its_end_is_measured_again(tmp_path: Path
         ("m2iv:shots=few", "shots is out of range"),
         ("m2iv:seed=4", "Unknown settings of m2iv in a suite: found seed"),
         ("supervision_only:instruction=Look.", "Unknown settings of supervision_only"),
-        ("lora:shots=4", "Unknown settings of lora: wanted augmented_views, found shots"),
+        ("lora:shots=4", "Unknown settings of lora: wanted augmented_views, max_steps, vect"),
         ("lora:augmented_views=-1", "augmented_views is out of range"),
         ("icv:augmented_views=2", "found icv:augmented_views=2"),
     ],
@@ -250,12 +251,25 @@ def test_settings_of_every_type_are_read() -> None:
     found = methods_module._config("m2iv", words)
     assert (found.epochs, found.gradient_checkpointing) == (3, True)
     assert (found.branches, found.mimicry_weight) == ("mlp", 0.0)
+    words = ["max_steps=300", "vector_learning_rate=0.03"]
+    assert methods_module._fit_settings("lora", words) == {"max_steps": 300, "rate": 0.03}
+    assert methods_module._fit_settings("lora", []) == {}
 
 
 def test_another_recipe_is_another_protocol() -> None:
     """Cells of two recipes have one name: who changes a default raises `PROTOCOL` as well."""
-    recipe = json.dumps(TrainingConfig().model_dump(), sort_keys=True)
-    assert (PROTOCOL, sha256_hex(recipe.encode())[:16]) == (1, "ef9a97fd4d85427b")
+    fields = Problem.__dataclass_fields__
+    recipe = {
+        "m2iv": TrainingConfig().model_dump(),
+        "steps": fields["max_steps"].default,
+        "demonstrations": [SuitePlan(methods=()).shots, fields["shots"].default],
+        "strengths": icv.STRENGTHS,
+        "rates": {
+            name: import_module(f"app.method.baselines.{name}")._RATE for name in methods_module.BY_GRADIENTS
+        },
+    }
+    digest = sha256_hex(json.dumps(recipe, sort_keys=True).encode())
+    assert (PROTOCOL, digest[:16]) == (2, "522e3a06cf8d014c")
 
 
 def test_cells_of_another_precision_lie_elsewhere(
