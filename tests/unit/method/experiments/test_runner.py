@@ -265,7 +265,8 @@ def test_another_recipe_is_another_protocol() -> None:
         "demonstrations": [SuitePlan(methods=()).shots, fields["shots"].default],
         "strengths": icv.STRENGTHS,
         "rates": {
-            name: import_module(f"app.method.baselines.{name}")._RATE for name in methods_module.BY_GRADIENTS
+            name: import_module(f"app.method.baselines.{name}")._RATE
+            for name in methods_module.BY_GRADIENTS
         },
     }
     digest = sha256_hex(json.dumps(recipe, sort_keys=True).encode())
