@@ -54,35 +54,23 @@ USED_COLUMNS = frozenset(
 )
 
 
-def check_columns(names: Sequence[str], columns: ColumnMap) -> None:
-    """Returns when records with these columns can be items.
-
-    Raises:
-        InvalidDatasetError: They cannot, or a mapped column is missing; the columns found are told.
-    """
-    unknown = sorted(set(columns) - set(COLUMNS))
-    if unknown:
-        raise InvalidDatasetError(
-            f"cannot map {', '.join(unknown)}: wanted one of {', '.join(COLUMNS)}"
-        )
+def _missing(names: Sequence[str], columns: ColumnMap) -> str | None:
+    """Why records with these columns can be no items, if they cannot."""
     mapped = _mapped(columns)
     missing = sorted(mapped - set(names))
     present = (set(names) - mapped) | set(columns)
     own = next((name for name in ("question", *CONVERSATIONS) if name in names), None)
     if own is not None and _is_asked_of_all(columns):
-        problem = _asks_itself(own)
-    elif missing:
-        problem = f"there is no column {', '.join(missing)}"
-    elif set(CONVERSATIONS) & present or (
-        "question" in present and {*ANSWER_COLUMNS, CHOICE_COLUMN} & present
-    ):
-        return
-    else:
-        problem = (
-            "wanted a question with an answer or answers, conversations, or messages; a map such "
-            "as question=COLUMN tells which column is which"
-        )
-    raise InvalidDatasetError(f"{problem}; found the columns {some_of(names)}")
+        return _asks_itself(own)
+    if missing:
+        return f"there is no column {', '.join(missing)}"
+    is_answered = "question" in present and {*ANSWER_COLUMNS, CHOICE_COLUMN} & present
+    if is_answered or set(CONVERSATIONS) & present:
+        return None
+    return (
+        "wanted a question with an answer or answers, conversations, or messages; a map such "
+        "as question=COLUMN tells which column is which"
+    )
 
 
 def _mapped(columns: ColumnMap) -> set[str]:
@@ -102,10 +90,16 @@ def wanted_columns(names: Sequence[str], columns: ColumnMap) -> list[str]:
     """The columns of a table that say something.
 
     Raises:
-        InvalidDatasetError: Records with these columns can be no items, or one of them is there
-            twice.
+        InvalidDatasetError: Records with these columns can be no items, a mapped one is missing, or
+            one is there twice.
     """
-    check_columns(names, columns)
+    unknown = sorted(set(columns) - set(COLUMNS))
+    if unknown:
+        raise InvalidDatasetError(
+            f"cannot map {', '.join(unknown)}: wanted one of {', '.join(COLUMNS)}"
+        )
+    if problem := _missing(names, columns):
+        raise InvalidDatasetError(f"{problem}; found the columns {some_of(names)}")
     wanted = [name for name in names if name in USED_COLUMNS or name in _mapped(columns)]
     twice = sorted({name for name in wanted if wanted.count(name) > 1})
     if twice:

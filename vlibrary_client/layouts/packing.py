@@ -68,20 +68,14 @@ def parquet_file(
         return
     with tempfile.TemporaryDirectory(prefix="vlibrary-") as folder:
         target = Path(folder) / "dataset.parquet"
-        with _naming_full_folder(folder):
+        try:
             write_parquet(source, target, columns=columns, skip_bad=skip_bad)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            message = "no room left to pack the data set; TMPDIR names another folder"
+            raise OSError(error.errno, message, str(target.parent.parent)) from error
         yield target
-
-
-@contextmanager
-def _naming_full_folder(folder: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        message = "no room left to pack the data set; TMPDIR names another folder"
-        raise OSError(error.errno, message, str(Path(folder).parent)) from error
 
 
 def _names_pictures(path: Path) -> bool:

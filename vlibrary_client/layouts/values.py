@@ -97,7 +97,8 @@ def as_written(value: object, num_bytes: int) -> object:
 
 def plain(value: object) -> object:
     """Numbers and arrays of numpy and gaps of pandas as Python has them, wherever they stand."""
-    if type(value).__name__ in {"NAType", "NaTType"} or _is_nan(value):
+    is_nan = isinstance(value, float) and math.isnan(value)
+    if is_nan or type(value).__name__ in {"NAType", "NaTType"}:
         # They are neither true nor false, nor equal to anything.
         return None
     if isinstance(value, Mapping):
@@ -117,10 +118,6 @@ def plain(value: object) -> object:
 def holds_objects(value: object) -> bool:
     """Whether an array is what pandas makes of a list, rather than of numbers."""
     return getattr(getattr(value, "dtype", None), "kind", None) == "O"
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def listing(answers: object, what: str = "answers or choices") -> object:
