@@ -76,7 +76,7 @@ def create_app(
 
     @app.post("/generate", response_model=None)
     async def generate(request: Request) -> Response:
-        body = unpack(await request.body(), GenerateRequest)
+        body = unpack(await _received(request), GenerateRequest)
         items = serving.generate(body)
         # What is refused before the first token has its own status.
         first = await run_until_disconnect(_first(items), receive=request.receive)
@@ -87,10 +87,15 @@ def create_app(
 
     @app.post("/embed")
     async def embed(request: Request) -> EmbedResponse:
-        body = unpack(await request.body(), EmbedRequest)
+        body = unpack(await _received(request), EmbedRequest)
         return await run_until_disconnect(serving.embed(body), receive=request.receive)
 
     return app
+
+
+async def _received(request: Request) -> bytes:
+    """The body, which the request does not keep: pictures would be there twice while it runs."""
+    return b"".join([chunk async for chunk in request.stream()])
 
 
 StreamItem: TypeAlias = GenerateDelta | GenerateResponse

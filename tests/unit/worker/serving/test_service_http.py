@@ -1,11 +1,13 @@
 """Requests through vector cache, pools, device and engine, and over the worker's HTTP."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import httpx
 import msgpack
 import pytest
+from starlette.requests import Request
 
 from app.core.errors import (
     DeadlineExceededError,
@@ -47,6 +49,21 @@ async def test_the_client_gets_answers_and_errors_over_http(
         with pytest.raises(WorkerUnavailableError) as caught:
             await answer_of(client, request_of())
         assert caught.value.retry_after_seconds is not None
+
+
+async def test_a_message_is_not_kept_beside_what_was_read_of_it(
+    backbone: Backbone, parts: Parts
+) -> None:
+    client, _ = over_http(backbone, parts)
+    async with client:
+        asked = request_of(**ENDLESS, images=[png()])
+        answering = asyncio.create_task(answer_of(client, asked))
+        await until(lambda: parts.device.num_running == 1)
+        requests = [one for one in gc.get_objects() if issubclass(type(one), Request)]
+        answering.cancel()
+        assert requests
+        assert not any(getattr(one, "_body", b"") for one in requests)
+        await until(lambda: parts.device.num_running == 0)
 
 
 async def test_malformed_and_oversized_messages_are_refused_without_an_echo(
