@@ -20,7 +20,7 @@ async function call(path, body) {
   }).catch(() => {
     throw new Error("The server cannot be reached");
   });
-  if (response.status === 401) place("access").hidden = false;
+  place("access").hidden = response.status !== 401;
   // What stands in front of the server answers in pages.
   const found = await response.json().catch(() => ({}));
   if (response.ok) return found;
@@ -28,13 +28,29 @@ async function call(path, body) {
   throw new Error(parts.join("; ") || found.detail || `The server answered ${response.status}`);
 }
 
+const told = (error) => element("p", error.message, { className: "error" });
+
 /** Fills a place, or says there why it cannot be filled. */
 async function fill(id, make) {
-  try {
-    place(id).replaceChildren(...(await make()));
-  } catch (error) {
-    place(id).replaceChildren(element("p", error.message, { className: "error" }));
-  }
+  place(id).replaceChildren(...(await make().catch((error) => [told(error)])));
+}
+
+const drawn = {};
+
+/** Shows what a path lists. What is as it was is left alone, with all that is opened or marked in it. */
+async function list(id, path, make) {
+  const found = await call(path).catch((error) => error);
+  const text = found.message ?? JSON.stringify(found);
+  if (drawn[id] === text) return;
+  drawn[id] = text;
+  place(id).replaceChildren(...(found instanceof Error ? [told(found)] : make(found)));
+}
+
+/** Makes these the options of a choice; what is chosen stays so where it is among them. */
+function offer(select, options) {
+  const chosen = select.value;
+  select.replaceChildren(...options);
+  if (options.some((one) => one.value === chosen)) select.value = chosen;
 }
 
 /** Fills a place with what a form asks for; until that is there, the form cannot be sent again. */
@@ -78,12 +94,12 @@ async function details(vector) {
 }
 
 function vectorEntry(vector) {
+  const id = `vector-${vector.id}`;
   const names = [nameOf(vector), ...vector.aliases.map((alias) => `@${alias}`)].join(" ");
-  const made = element("details", [
-    element("summary", [`${names} `, element("span", vector.status, { className: "state" })]),
-    element("div", "...", { id: `vector-${vector.id}` }),
-  ]);
-  made.addEventListener("toggle", () => made.open && fill(`vector-${vector.id}`, () => details(vector)));
+  const summary = element("summary", [`${names} `, element("span", vector.status, { className: "state" })]);
+  const open = place(id)?.parentElement.open ?? false;
+  const made = element("details", [summary, element("div", "...", { id })], { open });
+  made.addEventListener("toggle", () => made.open && fill(id, () => details(vector)));
   return made;
 }
 
@@ -93,41 +109,30 @@ function meant() {
   return select.options.length > 1 ? { backbone: select.value } : {};
 }
 
-async function backbones() {
-  const { items } = await call("/backbones");
-  const served = items.map((one) => element("option", one.name, { value: one.fingerprint }));
-  place("backbone").replaceChildren(...served);
-  place("backbones").hidden = served.length < 2;
+function backbones({ items }) {
+  offer(place("backbone"), items.map((one) => element("option", one.name, { value: one.fingerprint })));
+  place("backbones").hidden = items.length < 2;
 }
 
-async function vectors() {
-  const query = new URLSearchParams({ limit: SHOWN, ...meant() });
-  const { items, next_cursor: more } = await call(`/vectors?${query}`);
-  const known = items.map((vector) => element("option", nameOf(vector), { value: vector.id }));
+function vectors({ items, next_cursor: more }) {
   const select = place("ask").elements.vector;
-  const chosen = select.value;
-  select.replaceChildren(select.options[0], ...known);
-  if (items.some((vector) => vector.id === chosen)) select.value = chosen;
+  const known = items.map((vector) => element("option", nameOf(vector), { value: vector.id }));
+  offer(select, [select.options[0], ...known]);
   if (!items.length) return [element("p", "None yet. Train one on labelled pictures, or import a file.")];
   return [...items.map(vectorEntry), ...(more ? [element("p", `The newest ${SHOWN} are shown.`)] : [])];
 }
 
-let running = -1;
-
-async function trainings() {
-  const { items } = await call("/train?limit=10");
-  const now = items.filter((job) => ["queued", "running"].includes(job.state)).length;
-  // One that ended may have stored a vector.
-  if (running > now) fill("vectors", vectors);
-  running = now;
+function trainings({ items }) {
   if (!items.length) return [element("p", "None yet.")];
   return items.map((job) => {
     const kind = job.kind === "train" ? "" : ` (${job.kind})`;
     const parts = [`${job.name}${kind} `, element("span", job.state, { className: "state" })];
     if (job.waits_for) parts.push(element("p", `Waits for ${job.waits_for}.`));
     if (job.error) parts.push(element("p", job.error.message, { className: "error" }));
-    if (job.state === "running" && job.progress?.num_steps)
-      parts.push(element("progress", [], { max: job.progress.num_steps, value: job.progress.step }));
+    if (job.state === "running" && job.progress?.num_steps) {
+      const { step, num_steps: max } = job.progress;
+      parts.push(element("progress", [], { max, value: step, ariaLabel: `Step of ${job.name}` }));
+    }
     return element("div", parts, { className: "training" });
   });
 }
@@ -135,9 +140,10 @@ async function trainings() {
 /** Tells that work goes on, and for how long it has, until it ends. */
 async function waiting(id, text, work) {
   const began = Date.now();
-  const passed = element("span");
+  // Not to be read out every second.
+  const passed = element("span", [], { ariaLive: "off" });
   const tell = () => passed.replaceChildren(`${Math.round((Date.now() - began) / 1000)} s`);
-  place(id).replaceChildren(element("p", [`${text}: `, passed]), element("progress"));
+  place(id).replaceChildren(element("p", [`${text}: `, passed]), element("progress", [], { ariaLabel: text }));
   tell();
   const timer = setInterval(tell, 1000);
   return work.finally(() => clearInterval(timer));
@@ -150,7 +156,7 @@ async function train({ vector, file, question }) {
   const sent = call(`/datasets?${query}`, file.files[0]);
   const dataset = await waiting("received", "Sending the file, then every row and picture is checked", sent);
   await call("/train", { ...asked, dataset: dataset.id });
-  fill("trainings", trainings);
+  show();
   return [element("p", `Items: ${dataset.num_items}, pictures: ${dataset.num_images}.`)];
 }
 
@@ -188,12 +194,13 @@ async function answers(form) {
 
 /** Shows what the server has; vectors are there without a worker, too. */
 async function show() {
-  await backbones().catch(() => {});
-  await fill("vectors", vectors);
+  await call("/backbones").then(backbones, () => {});
+  const query = new URLSearchParams({ limit: SHOWN, ...meant() });
+  await Promise.all([list("vectors", `/vectors?${query}`, vectors), list("trainings", "/train?limit=10", trainings)]);
 }
 
 async function refresh() {
-  await fill("trainings", trainings);
+  await show();
   setTimeout(refresh, REFRESH_MS);
 }
 
@@ -202,10 +209,8 @@ onSubmit("ask", "answers", answers);
 onSubmit("train", "received", train);
 place("access").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem("key", event.target.elements.key.value);
-  event.target.hidden = true;
+  sessionStorage.setItem("key", event.target.elements.key.value.trim());
   show();
 });
-place("backbone").addEventListener("change", () => fill("vectors", vectors));
-show();
+place("backbone").addEventListener("change", show);
 refresh();

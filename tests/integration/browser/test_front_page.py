@@ -10,10 +10,9 @@ import pytest
 
 from app.core.settings import Settings
 from app.main import create_app
-from tests.fakes.api_calls import OCTETS, png
+from tests.fakes.api_calls import png
 from tests.fakes.servers.live_server import serving
 from tests.fakes.servers.worker import FakeWorker, backbone, client_of
-from tests.fakes.training import vector_file
 from tests.integration.browser.chromium import PROGRAM, Page, browsing
 
 pytestmark = [
@@ -155,26 +154,6 @@ def test_a_picture_is_sent_once_at_a_time(url: str, tmp_path: Path) -> None:
         page.value(ASK)
         page.wait_until("document.querySelectorAll('#answers dd').length === 2")
         assert page.value("window.most") == 1
-
-
-def test_the_chosen_vector_stays_chosen_when_a_training_ends(url: str, tmp_path: Path) -> None:
-    with (
-        httpx.Client(base_url=url, trust_env=False) as http,
-        browsing(tmp_path / "profile") as page,
-    ):
-        content = vector_file(FakeWorker().description)
-        made = http.post("/vectors", params={"name": "gears"}, content=content, headers=OCTETS)
-        chosen = made.raise_for_status().json()["id"]
-        page.open(url)
-        page.wait_until("document.querySelectorAll('#ask option').length === 2")
-        page.value("document.querySelector('#ask').elements.vector.selectedIndex = 1")
-        send(page, name="parts", content=item())
-        page.wait_until("document.querySelectorAll('#trainings .training').length === 1")
-        page.value("window.shown = document.querySelector('#vectors').firstChild")
-        (job,) = http.get("/train").json()["items"]
-        http.post(f"/train/{job['id']}/cancel").raise_for_status()
-        page.wait_until("window.shown !== document.querySelector('#vectors').firstChild")
-        assert page.value("document.querySelector('#ask').elements.vector.value") == chosen
 
 
 @pytest.mark.parametrize(
