@@ -100,11 +100,13 @@ def test_a_key_is_asked_for_whenever_there_is_none_that_opens(
     settings = Settings.model_validate(wanted)
 
     async def change_keys(revoked: str | None = None) -> tuple[str, str]:
-        async with opened(database, pool_size=1) as sessions:
-            async with in_workspace(sessions, "default").begin() as session:
-                if revoked is not None:
-                    await revoke_access_key(session, revoked)
-                key, token = await create_access_key(session, name="x", scopes=["read"])
+        async with (
+            opened(database, pool_size=1) as sessions,
+            in_workspace(sessions, "default").begin() as session,
+        ):
+            if revoked is not None:
+                await revoke_access_key(session, revoked)
+            key, token = await create_access_key(session, name="x", scopes=["read"])
         return key.id, token.text
 
     key_id, token = asyncio.run(change_keys())
@@ -155,3 +157,25 @@ def test_bars_have_names_and_passing_seconds_are_not_read_out(url: str, page: Pa
     page.wait_until("document.querySelector('#received progress') !== null")
     assert page.value("document.querySelector('#received progress').ariaLabel")
     assert page.value("document.querySelector('#received span').ariaLive") == "off"
+
+
+def test_an_answer_keeps_its_lines_and_nothing_is_wider_than_a_phone(url: str, page: Page) -> None:
+    store(url, "g" * 100)
+    page.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=320,
+        height=640,
+        deviceScaleFactor=1,
+        mobile=True,
+    )
+    page.open(url)
+    page.wait_until("document.querySelectorAll('#vectors details').length === 1")
+    page.value(
+        """(() => {
+          const row = document.createElement("dd");
+          row.textContent = `one\\ntwo ${"x".repeat(200)}`;
+          document.querySelector("#answers").append(row);
+        })()"""
+    )
+    assert page.value("document.documentElement.scrollWidth") <= 320
+    assert page.value("document.querySelector('#answers dd').innerText").startswith("one\ntwo")
