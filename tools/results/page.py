@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
+from app.method.experiments.runs import PROTOCOL
+
 M2IV: Final = "m2iv"
 _AIM_POINTS: Final = 3.74
 _OPPONENT: Final = "icl_best_16"
@@ -30,6 +32,10 @@ def page(report: Mapping[str, Any], *, plots: Sequence[str] = ()) -> str:
     tables: Mapping[str, Mapping[str, Any]] = report["items"]
     main = main_size(report)
     lines = ["# Results", "", *_first(tables[main], main), ""]
+    if report["protocol"] != PROTOCOL:
+        changed = "[what was changed](protocol.md#what-was-changed-after-results-were-seen)"
+        told = f"Measured by protocol {report['protocol']}; protocol {PROTOCOL} asks otherwise"
+        lines += [f"**{told}:** {changed}.", ""]
     lines += _conditions(report)
     for plot in plots:
         lines += ["", f"![{Path(plot).stem}]({plot})"]

@@ -39,7 +39,7 @@ def run(
     """Measures what is missing, and prints the tables of everything that was asked for."""
     from app.method.backbone.loading import load_backbone
     from app.method.experiments.methods import ALONE, expand
-    from app.method.experiments.runs import SuitePlan, kept_cells, run_file, run_suite
+    from app.method.experiments.runs import PROTOCOL, SuitePlan, kept_cells, run_file, run_suite
     from app.method.experiments.suite import load_suite
     from app.method.experiments.summary import summarize
 
@@ -80,6 +80,7 @@ def run(
     report: dict[str, Any] = {
         # What the methods are judged by first.
         "average": tables.get(_MAIN_ITEMS, [*tables.values()][-1])["average"],
+        "protocol": PROTOCOL,
         "suite": found.name,
         "suite_digest": found.digest,
         "backbone": loaded.name,

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 from app.method.experiments.cells import CellResult
+from app.method.experiments.runs import PROTOCOL
 from app.method.experiments.summary import summarize
 from tools.results.page import page
 
@@ -23,7 +24,8 @@ def report(*more: CellResult, **shares: list[int]) -> dict[str, Any]:
     ]
     return {
         "backbone": "pocket", "fingerprint": "abc", "suite": "tiny", "suite_digest": "0" * 64,
-        "questions": 100, "seeds": 1, "command": "vlibrary evaluate --suite tiny",
+        "protocol": PROTOCOL, "questions": 100, "seeds": 1,
+        "command": "vlibrary evaluate --suite tiny",
         "items": summarize([*cells, *more]),
     }  # fmt: skip
 
@@ -71,6 +73,13 @@ def test_supervision_alone_is_told_as_a_share_of_the_gain() -> None:
 
 def test_without_m2iv_the_page_says_so() -> None:
     assert "M2IV was not measured on every task" in page(report(zero_shot=[1, 2]))
+
+
+def test_a_table_of_another_protocol_says_so() -> None:
+    told = report(zero_shot=[0, 0], m2iv=[80, 80])
+    assert "Measured by protocol" not in page(told)
+    told["protocol"] = PROTOCOL - 1
+    assert f"Measured by protocol {PROTOCOL - 1}; protocol {PROTOCOL} asks" in page(told)
 
 
 def test_the_committed_page_is_made_from_the_committed_figures() -> None:
