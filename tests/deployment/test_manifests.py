@@ -4,6 +4,7 @@ Needs the packages of `requirements/deploy.txt` and nothing of the project: `mak
 """
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,12 +124,27 @@ def test_the_gpu_is_reserved_by_its_profile_alone(services: dict[str, Any]) -> N
     assert environment["VLIBRARY_WORKERS"] == "http://worker-gpu:8001"
 
 
-def rendered(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def texts(values: dict[str, Any]) -> dict[str, str]:
     with Chart.load(CHART) as chart:
         chart.validate_schema(values)
-        for path, text in chart.render(values, name="library", namespace="here").items():
-            if not path.endswith(".txt"):
-                yield from (document for document in yaml.safe_load_all(text) if document)
+        found: dict[str, str] = chart.render(values, name="library", namespace="here")
+        return found
+
+
+def rendered(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path, text in texts(values).items():
+        if not path.endswith(".txt"):
+            yield from (document for document in yaml.safe_load_all(text) if document)
+
+
+def key_pod(values: dict[str, Any]) -> dict[str, Any]:
+    """What the chart's notes have people run for the first key, as the pod that it becomes."""
+    (notes,) = (text for path, text in texts(values).items() if path.endswith("NOTES.txt"))
+    (words,) = (shlex.split(part) for part in notes.split("\n\n") if "kubectl run" in part)
+    options = dict(word.removeprefix("--").split("=", 1) for word in words if "=" in word)
+    spec: dict[str, Any] = json.loads(options["overrides"])["spec"]
+    assert options["image"] == spec["containers"][0]["image"]
+    return spec
 
 
 def test_helm_finds_nothing_wrong_with_the_chart() -> None:
@@ -148,6 +164,16 @@ def test_what_the_chart_makes_is_what_kubernetes_takes(values: dict[str, Any]) -
     assert ("NetworkPolicy" in kinds) != bool(values)
 
 
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_the_first_key_is_made_by_a_pod_that_kubernetes_takes(values: dict[str, Any]) -> None:
+    spec = key_pod(values)
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "keys"}, "spec": spec}
+    kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+    # Or nothing is attached to it, and the key is not seen.
+    assert spec["containers"][0]["stdin"] is True
+    assert spec.get("imagePullSecrets") == values.get("image", {}).get("pullSecrets")
+
+
 def test_every_pod_is_read_only_and_without_privileges() -> None:
     pods = [
         document["spec"]["template"]["spec"]
@@ -155,7 +181,7 @@ def test_every_pod_is_read_only_and_without_privileges() -> None:
         if document["kind"] in {"Deployment", "StatefulSet"}
     ]
     assert len(pods) == 2
-    for pod in pods:
+    for pod in [*pods, key_pod({})]:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["automountServiceAccountToken"] is False
         # A Service called vlibrary would set VLIBRARY_PORT.
