@@ -5,6 +5,7 @@ They come from HTTP, from argv and from stored jobs.
 
 import json
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,6 +14,21 @@ from app.core.errors import JSON, InvalidInputError
 
 MAX_SEED: Final = 2**31 - 1
 MAX_INSTRUCTION_CHARACTERS: Final = 4000
+_MOST_TOLD: Final = 10
+_LONGEST_TOLD: Final = 40
+
+
+def _unknown_names(values: Iterable[str], known: Iterable[str]) -> str | None:
+    """What there is to say of settings that are not known, with what may be meant."""
+    known = list(known)
+    # They come from strangers, who may send many and long ones.
+    unknown = [name[:_LONGEST_TOLD] for name in values if name not in known][:_MOST_TOLD]
+    if not unknown:
+        return None
+    unknown.sort()
+    near = (get_close_matches(name, known, n=1) for name in unknown)
+    meant = ", ".join(sorted({one for found in near for one in found}))
+    return f"Unknown training settings: {', '.join(unknown)}" + f" ({meant}?)" * bool(meant)
 
 
 class TrainingSettings(BaseModel):
@@ -108,6 +124,13 @@ class TrainingSettings(BaseModel):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     """Of every draw."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _know_every_name(cls, values: object) -> object:
+        if isinstance(values, Mapping) and (told := _unknown_names(values, cls.model_fields)):
+            raise ValueError(told)
+        return values
+
     @model_validator(mode="after")
     def _learn_from_something(self) -> "TrainingSettings":
         if not self.mimicry_weight + self.supervision_weight:
@@ -136,11 +159,9 @@ class TrainingConfig(TrainingSettings):
         Raises:
             InvalidInputError: A name is unknown or a value is out of its range.
         """
-        unknown = sorted(set(values) - set(cls.model_fields))
-        if unknown:
-            raise InvalidInputError(
-                f"Unknown training settings: {', '.join(unknown)}", details={"unknown": unknown}
-            )
+        if told := _unknown_names(values, cls.model_fields):
+            unknown = sorted(values.keys() - cls.model_fields)
+            raise InvalidInputError(told, details={"unknown": unknown})
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:

@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.core.errors import InvalidInputError
-from app.method.training.configuration import TrainingConfig, read_settings
+from app.method.training.configuration import TrainingConfig, TrainingSettings, read_settings
 
 
 def test_settings_survive_json() -> None:
@@ -60,8 +60,21 @@ def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_unknown_settings_are_named() -> None:
-    with pytest.raises(InvalidInputError, match="Unknown training settings: a, z"):
+    with pytest.raises(InvalidInputError, match=r"Unknown training settings: a, z$"):
         TrainingConfig.from_dict({"z": 1, "a": 2, "shots": 3})
+
+
+def test_what_may_be_meant_is_said() -> None:
+    wanted = r"Unknown training settings: branchs, epoch, z \(branches, epochs\?\)$"
+    wrong = {"epoch": 1, "branchs": "mlp", "z": 1, "seed": 2}
+    with pytest.raises(InvalidInputError, match=wanted):
+        TrainingConfig.from_dict(wrong)
+    with pytest.raises(InvalidInputError) as refused:
+        TrainingConfig.from_dict({f"{number} {'x' * 1000}": 1 for number in range(1000)})
+    assert len(refused.value.message) < 500
+    # What is read from HTTP says so as well.
+    with pytest.raises(ValidationError, match=wanted.removesuffix("$")):
+        TrainingSettings.model_validate(wrong)
 
 
 @pytest.mark.parametrize(
