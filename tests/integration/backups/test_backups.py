@@ -121,7 +121,8 @@ def test_a_backup_that_is_asked_to_end_ends_with_what_it_runs(
     program.write_text(
         "#!/bin/sh\n"
         '[ "$1" = --version ] && echo "pg_dump (PostgreSQL) 99.1" && exit\n'
-        f"echo $$ > {tmp_path}/dumping\n"
+        # In its place at once, so that nobody reads it before it is written.
+        f"echo $$ > {tmp_path}/number && mv {tmp_path}/number {tmp_path}/dumping\n"
         "exec sleep 240\n"
     )
     program.chmod(0o755)
