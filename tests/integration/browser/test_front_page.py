@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,13 +18,6 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(PROGRAM is None, reason="needs Debian's package chromium"),
 ]
-
-
-@pytest.fixture
-def url(database: str, tmp_path: Path) -> Iterator[str]:
-    settings = Settings.model_validate({"database_url": database, "data_dir": tmp_path / "data"})
-    with serving(create_app(settings, workers=FakeWorker().client())) as served:
-        yield served
 
 
 def send(page: Page, *, name: str, content: str, clicks: int = 1) -> str:

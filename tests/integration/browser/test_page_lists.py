@@ -1,7 +1,6 @@
 """What the front page lists: it follows the server, and leaves alone what somebody is at."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,25 +15,12 @@ from tests.fakes.api_calls import OCTETS, parquet
 from tests.fakes.servers.live_server import serving
 from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.training import vector_file
-from tests.integration.browser.chromium import PROGRAM, Page, browsing
+from tests.integration.browser.chromium import PROGRAM, Page
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(PROGRAM is None, reason="needs Debian's package chromium"),
 ]
-
-
-@pytest.fixture
-def url(database: str, tmp_path: Path) -> Iterator[str]:
-    settings = Settings.model_validate({"database_url": database, "data_dir": tmp_path / "data"})
-    with serving(create_app(settings, workers=FakeWorker().client())) as served:
-        yield served
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    with browsing(tmp_path / "profile") as opened_page:
-        yield opened_page
 
 
 def store(url: str, name: str, *, seed: int = 0) -> str:

@@ -21,7 +21,7 @@ from tests.fakes.api_calls import OCTETS, parquet
 from tests.fakes.servers.live_server import serving
 from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.training import fail, vector_file
-from tests.integration.browser.chromium import PROGRAM, Page, browsing
+from tests.integration.browser.chromium import PROGRAM, Page
 from vlibrary_client import Client
 
 pytestmark = [
@@ -95,12 +95,6 @@ def stored(database: str, tmp_path: Path) -> Iterator[Stored]:
     settings = Settings.model_validate({"database_url": database, "data_dir": tmp_path / "data"})
     with serving(create_app(settings, workers=worker.client())) as url:
         yield fill(url, database, worker=worker, folder=tmp_path)
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    with browsing(tmp_path / "profile") as opened:
-        yield opened
 
 
 def was_reached(page: Page) -> bool:
