@@ -120,8 +120,14 @@ def write_parquet(
                 num_items += 1
                 yield row_of(one)
 
-    bounds = {"most_rows": BATCH_ITEMS, "most_bytes": BATCH_BYTES}
-    write_rows(rows(), target, schema=SCHEMA, notes=opened.notes, **bounds)
+    write_rows(
+        rows(),
+        target,
+        schema=SCHEMA,
+        most_rows=BATCH_ITEMS,
+        most_bytes=BATCH_BYTES,
+        notes=opened.notes,
+    )
     if bad and not skip_bad:
         shown = "; ".join(f"{one.place}: {one.reason}" for one in bad[:3])
         counted = f"{len(bad)} of {num_items + len(bad)} rows cannot be used: "

@@ -172,7 +172,7 @@ def _steering(backbone: Backbone, shift: Float[Tensor, "layers 2 hidden"]) -> Ap
 
 
 def _learned(problem: Problem, parts: Sequence[InContextVectors]) -> Steps[list[float]]:
-    """Convex weights that the items ask for, of those on the way what validation does best with."""
+    """Convex weights fitted to the items; of all on the way what validation does best with."""
     backbone = problem.backbone
     shifts = torch.stack([part.shift().detach() for part in parts]).to(backbone.device)
 
