@@ -235,10 +235,7 @@ def list_jobs(
     with connected(url, key) as client:
         print_listed(
             client.jobs,
-            titles=(
-                *("id", "kind", "name", "state", "step", "vector", "created (UTC)", "error"),
-                "waits for",
-            ),
+            titles=("id", "kind", "vector", "created (UTC)", "state", "step", "note"),
             line=_line,
             limit=limit,
             as_json=as_json,
@@ -250,13 +247,11 @@ def _line(job: "Job") -> tuple[object, ...]:
     return (
         job.id,
         job.kind,
-        job.name,
+        job.vector.ref if job.vector else job.name,
+        f"{job.created:%Y-%m-%d %H:%M}",
         job.state,
         job.progress and f"{job.progress.step}/{job.progress.num_steps}",
-        job.vector and job.vector.ref,
-        f"{job.created:%Y-%m-%d %H:%M}",
-        job.error and job.error.message,
-        job.waits_for,
+        job.error.message if job.error else job.waits_for and f"waits for {job.waits_for}",
     )
 
 

@@ -2,16 +2,17 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
-from rich.table import Table
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
 
-from app.cli.console import harmless, show_table
+from app.cli.console import harmless, plain_console
 
 if TYPE_CHECKING:
     from vlibrary_client import Client, Page, Vector
@@ -30,6 +31,7 @@ Key = Annotated[
 ]
 
 MAX_PAGE: Final = 200
+LEAST_OF_LAST: Final = 20
 Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
 Ref = Annotated[str, typer.Argument(help="A name, name@version, name@alias or an id.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="For filters; may be repeated.")]
@@ -75,21 +77,26 @@ def print_vector(vector: "Vector", *, as_json: bool) -> None:
         print_stored(vector.ref, vector.notes)
 
 
-def print_table(titles: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table on stdout; texts that others wrote are shown as they are."""
-    table = Table()
-    for title in titles:
-        # What is too long for a narrow screen, such as an id, is broken and never cut.
-        table.add_column(harmless(title), overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else harmless(str(cell)) for cell in row))
-    show_table(table)
+def print_table(titles: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table on stdout; texts that others wrote are shown as they are.
+
+    All of a row but its last cell stands whole on one line, to be copied; in a pipe that as well.
+    """
+    cells = [["" if cell is None else harmless(str(cell)) for cell in row] for row in rows]
+    lines = [list(map(harmless, titles)), *cells] if any(titles) else cells
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)][:-1]
+    console, indent = plain_console(), sum(widths) + 2 * len(widths)
+    room = max(console.width - indent, LEAST_OF_LAST) if console.is_terminal else sys.maxsize
+    for *whole, last in lines:
+        first, *more = Text(last).wrap(console, room, tab_size=1) or [""]
+        print("  ".join([*map(set_cell_size, whole, widths), str(first)]).rstrip())
+        print(*(f"{'':{indent}}{line}\n" for line in more), sep="", end="")
 
 
 def print_listed(
     list_page: "Callable[..., Page[T]]",
     *,
-    titles: Iterable[str],
+    titles: Sequence[str],
     line: "Callable[[T], Iterable[object]]",
     limit: int,
     as_json: bool,

@@ -119,6 +119,34 @@ def test_a_terminal_without_a_known_width_is_like_any(
     assert "seven" in capsys.readouterr().out
 
 
+ROWS = [
+    (f"{number:036x}", "train", "a-long-name-of-a-vector@12", "running 20/600", note)
+    for number, note in enumerate(("", "two words and more until no line of 80 is long enough " * 4))
+]
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "400"])
+def test_a_row_of_a_list_is_a_line_up_to_its_last_cell(
+    columns: str, *, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table(("id", "kind", "vector", "state", "note"), ROWS)
+    head, first, second, *rest = capsys.readouterr().out.splitlines()
+    assert first.split() == " ".join(ROWS[0]).split()
+    assert second.split()[: len(first.split())] == " ".join(ROWS[1][:4]).split()
+    assert " ".join([*second.split()[5:], *" ".join(rest).split()]) == ROWS[1][4].strip()
+    assert head.split()[0] == "id"
+    assert max(map(len, (head, *rest))) <= max(int(columns), len(first) + 22)
+
+
+def test_a_pipe_gets_a_line_of_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("id", "kind", "vector", "state", "note"), ROWS)
+    found = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in found[1:]] == [" ".join(row).split() for row in ROWS]
+    assert [line for line in found if line.endswith(" ")] == []
+
+
 def test_texts_of_others_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     odd = "[red]a[/b] :key:"
     print_table(("[bold]x",), [[odd]])
