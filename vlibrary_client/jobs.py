@@ -98,13 +98,16 @@ class Job(_Handle[SyncTransport]):
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         job = self.refresh()
+        # What a tracker wants of a job that is over is still told.
+        is_over = job.is_final and not report_to
         with (
             tracked(report_to, job) as trackers,
-            progress_reporter(progress=progress, title=job.name, waits_for=job.waits_for) as report,
+            progress_reporter(
+                progress=not is_over and progress, title=job.name, waits_for=job.waits_for
+            ) as report,
         ):
-            # What a tracker wants of a job that is over is still told.
             events = job_events(self.transport, self.id, deadline=deadline)
-            for event in () if job.is_final and not report_to else events:
+            for event in () if is_over else events:
                 if event.progress is not None:
                     report(event.progress)
                     trackers.progress(event.progress)
@@ -142,14 +145,17 @@ class AsyncJob(_Handle[AsyncTransport]):
     ) -> "AsyncJob":
         """As `Job.wait`; trackers are written to in another thread."""
         job = await self.refresh()
+        is_over = job.is_final and not report_to
         with (
             tracked(report_to, job) as trackers,
-            progress_reporter(progress=progress, title=job.name, waits_for=job.waits_for) as report,
+            progress_reporter(
+                progress=not is_over and progress, title=job.name, waits_for=job.waits_for
+            ) as report,
         ):
             patience = asyncio.timeout(timeout)
             try:
                 async with patience:
-                    if not job.is_final or report_to:
+                    if not is_over:
                         await _follow(job, report, trackers)
             except TimeoutError as error:
                 if not patience.expired():

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -58,7 +57,7 @@ def progress_reporter(
         return
     with _bars(console or Console(stderr=True)) as bars:
         waiting = "" if waits_for is None else f" · waits for {waits_for}"
-        task = bars.add_task(f"{title}{waiting}", total=None, figures="")
+        task = bars.add_task(f"{title}{waiting}", total=None, steps="", figures="")
 
         def report(report: Progress) -> None:
             bars.update(
@@ -66,6 +65,7 @@ def progress_reporter(
                 description=f"{title} · {report.phase}",
                 completed=report.step,
                 total=report.num_steps or None,
+                steps=f"{report.step}/{report.num_steps or '?'}",
                 figures=_figures(report),
             )
 
@@ -76,7 +76,7 @@ def _bars(console: Console) -> Bars:
     return Bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[steps]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),

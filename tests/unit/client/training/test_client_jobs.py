@@ -71,11 +71,14 @@ async def test_waiting_reports_progress_and_returns_the_finished_job(kind: str) 
 
 @BOTH
 @pytest.mark.anyio
-async def test_waiting_for_a_finished_job_listens_to_nothing(kind: str) -> None:
+async def test_waiting_for_a_finished_job_listens_to_nothing_and_draws_no_bar(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     server = JobServer()
     server.heard = True
-    job = await server.wait(kind, seconds=5.0)
+    job = await server.wait(kind, progress=True, seconds=5.0)
     assert job.state == "succeeded"
+    assert capsys.readouterr().err == ""
     assert not any(request.url.path.endswith("events") for request in server.scripted.requests)
 
 

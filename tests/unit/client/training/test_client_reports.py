@@ -3,6 +3,7 @@ import io
 from rich.console import Console
 
 from vlibrary_client.terminals import print_report, progress_reporter
+from vlibrary_client.types import Progress
 
 
 def test_a_report_shows_everybody_side_by_side_and_what_to_do() -> None:
@@ -80,3 +81,15 @@ def test_names_of_others_are_no_markup() -> None:
     with progress_reporter(progress=True, title="[/b]mine", waits_for="a [/b]", console=console):
         pass
     assert "[/b]mine · waits for a [/b]" in text.getvalue()
+
+
+def test_no_step_is_shown_before_one_is_known() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=120)
+    with progress_reporter(progress=True, title="parts", console=console):
+        pass
+    with progress_reporter(progress=True, title="parts", console=console) as report:
+        report(Progress(phase="student", step=3, num_steps=12))
+    assert "/?" not in text.getvalue()
+    assert "parts · student" in text.getvalue()
+    assert " 3/12 " in text.getvalue()
