@@ -4,6 +4,7 @@ import difflib
 import os
 import tempfile
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
@@ -75,6 +76,19 @@ def refuse_given(context: typer.Context, names: Collection[str], why: str) -> No
         source = context.get_parameter_source(option.name or "")
         if option.name in names and source is not None and source.name == "COMMANDLINE":
             raise typer.BadParameter(f"{option.opts[0]} {why}")
+
+
+def read_number(text: str, what: str, *, most: float) -> tuple[str, float | None]:
+    """A reference and the number behind it, if any.
+
+    Raises:
+        BadParameter: It is no number from -`most` to `most`.
+    """
+    ref, equals, number = text.partition("=")
+    with suppress(ValueError):
+        if not equals or abs(float(number)) <= most:
+            return ref, float(number) if equals else None
+    raise typer.BadParameter(f"wanted REF={what} from -{most:g} to {most:g}, found {text}")
 
 
 def require_worker_secret(settings: Settings) -> None:

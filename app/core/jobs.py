@@ -12,6 +12,7 @@ FINAL_STATES: Final = frozenset(JOB_STATES) - set(UNFINISHED_STATES)
 Rule: TypeAlias = Literal["best", "mean", "weighted", "learned"]
 RULES: Final[tuple[Rule, ...]] = get_args(Rule)
 MAX_PARTS: Final = 16
+MAX_WEIGHT: Final = 100.0
 
 Method: TypeAlias = Literal[
     "m2iv", "zero_shot", "majority", "icl", "icl_balanced", "knn_icl", "nearest_copy"

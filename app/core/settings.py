@@ -26,7 +26,7 @@ from app.core.identifiers import VectorReference
 MEBIBYTE: Final = 1024 * 1024
 OBJECT_STORE_SCHEMES: Final = frozenset({"file", "s3", "gs", "memory"})
 MAX_POLICY_VECTORS: Final = 8
-MAX_POLICY_STRENGTH: Final = 10.0
+MAX_STRENGTH: Final = 10.0
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
@@ -38,9 +38,7 @@ class PolicyVector(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     ref: str
-    strength: float = Field(
-        default=1.0, ge=-MAX_POLICY_STRENGTH, le=MAX_POLICY_STRENGTH, allow_inf_nan=False
-    )
+    strength: float = Field(default=1.0, ge=-MAX_STRENGTH, le=MAX_STRENGTH)
 
     @field_validator("ref")
     @classmethod

@@ -20,9 +20,10 @@ from pydantic import (
     model_validator,
 )
 
+from app.core.settings import MAX_STRENGTH
+
 MAX_TOKENS: Final = 8_192
 MAX_SEED: Final = 2**63 - 1
-MAX_STRENGTH: Final = 10.0
 MAX_STOPS: Final = 16
 MAX_TOP_LOGPROBS: Final = 20
 MAX_FORM_CHARACTERS: Final = 100_000
@@ -44,36 +45,37 @@ def refuse_unstorable(text: str) -> str:
 SAFE: Final = AfterValidator(refuse_unstorable)
 
 Sha256: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-# Numbers alone: no text that reads as one, no truth value, no infinity.
-_real: Any = partial(Field, allow_inf_nan=False, strict=True)
-_whole: Any = partial(Field, strict=True)
-Strength: TypeAlias = Annotated[float, _real(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
-TokenCount: TypeAlias = Annotated[int, _whole(ge=1, le=MAX_TOKENS)]
+# Numbers alone: no text that reads as one, no truth value; bounds refuse what is not finite.
+_number: Any = partial(Field, strict=True)
+Strength: TypeAlias = Annotated[float, _number(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
+TokenCount: TypeAlias = Annotated[int, _number(ge=1, le=MAX_TOKENS)]
 Temperature: TypeAlias = Annotated[
-    float, _real(ge=0, le=10, description="0 takes the likeliest token every time.")
+    float, _number(ge=0, le=10, description="0 takes the likeliest token every time.")
 ]
 TopP: TypeAlias = Annotated[
     float,
-    _real(ge=0, le=1, description="Samples from the smallest set of tokens with this probability."),
+    _number(
+        ge=0, le=1, description="Samples from the smallest set of tokens with this probability."
+    ),
 ]
 TopK: TypeAlias = Annotated[
-    int, _whole(ge=0, le=1_000_000, description="0 samples from all tokens.")
+    int, _number(ge=0, le=1_000_000, description="0 samples from all tokens.")
 ]
 MinP: TypeAlias = Annotated[
     float,
-    _real(
+    _number(
         ge=0,
         le=1,
         description="Leaves out tokens with less than this share of the likeliest one's "
         "probability.",
     ),
 ]
-Penalty: TypeAlias = Annotated[float, _real(ge=-2, le=2)]
+Penalty: TypeAlias = Annotated[float, _number(ge=-2, le=2)]
 RepetitionPenalty: TypeAlias = Annotated[
-    float, _real(ge=0.01, le=10, description="Above 1, repeated tokens become less probable.")
+    float, _number(ge=0.01, le=10, description="Above 1, repeated tokens become less probable.")
 ]
-TopLogprobs: TypeAlias = Annotated[int, _whole(ge=0, le=MAX_TOP_LOGPROBS)]
-Seed: TypeAlias = Annotated[int, _whole(ge=0, le=MAX_SEED)]
+TopLogprobs: TypeAlias = Annotated[int, _number(ge=0, le=MAX_TOP_LOGPROBS)]
+Seed: TypeAlias = Annotated[int, _number(ge=0, le=MAX_SEED)]
 StopText: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64), SAFE]
 Milliseconds: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 FinishReason: TypeAlias = Literal["stop", "length"]

@@ -12,8 +12,8 @@ from pydantic import Field, JsonValue, StringConstraints, ValidationError, model
 
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
+from app.core.settings import MAX_STRENGTH
 from app.rpc.generation import (
-    MAX_STRENGTH,
     GenerateDelta,
     GenerateResponse,
     Message,
@@ -90,7 +90,7 @@ class VectorUse(Message):
     sha256: Sha256
     name: str = Field(max_length=100)
     version: int = Field(ge=1)
-    strength: float = Field(default=1.0, ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)
+    strength: float = Field(default=1.0, ge=-MAX_STRENGTH, le=MAX_STRENGTH)
 
 
 class DemonstrationsUse(Message):
@@ -131,7 +131,7 @@ class GenerateRequest(SamplingParams):
     demonstrations: DemonstrationsUse | None = None
     instruction: PromptString | None = None
     fits_context: bool = False
-    deadline_seconds: float = Field(default=120.0, gt=0.0, le=3600.0, allow_inf_nan=False)
+    deadline_seconds: float = Field(default=120.0, gt=0.0, le=3600.0)
     baseline: bool = False
     stream: bool = False
 

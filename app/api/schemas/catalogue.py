@@ -22,19 +22,18 @@ from app.api.schemas.fields import (
 )
 from app.api.schemas.vectors import EvaluationBody, VectorBody
 from app.core.identifiers import MAX_TAGS
-from app.core.jobs import MAX_PARTS
+from app.core.jobs import MAX_PARTS, MAX_WEIGHT
 from app.core.states import VectorStatus
 from app.library.catalogue.batches import Action
 from app.library.catalogue.filters import VectorFilters
 
 MAX_BATCH = 200
 MAX_COMPARED = 8
-MAX_WEIGHT = 100.0
 MAX_KEPT = 10_000
 MAX_ITEMS = 2**31 - 1
 
-Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
-Gain: TypeAlias = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+Share: TypeAlias = Annotated[float, Field(ge=0, le=1, strict=True)]
+Gain: TypeAlias = Annotated[float, Field(ge=-1, le=1)]
 ShortText: TypeAlias = Annotated[SafeStr, Field(min_length=1, max_length=200)]
 
 
@@ -74,9 +73,9 @@ class VectorQuery(BaseModel):
     parent: Annotated[UUID | None, Field(description="Combined from this one.")] = None
     created_after: Moment | None = None
     created_before: Moment | None = None
-    min_accuracy: Annotated[
-        float | None, Field(ge=0, le=1, allow_inf_nan=False, description="Newest measurement.")
-    ] = None
+    min_accuracy: Annotated[float | None, Field(ge=0, le=1, description="Newest measurement.")] = (
+        None
+    )
     min_gain: Annotated[
         Gain | None, Field(description="Newest measurement: accuracy above zero-shot.")
     ] = None
@@ -175,9 +174,7 @@ class PartBody(RequestBody):
     """A vector and how much of it is added."""
 
     vector: Reference
-    weight: Annotated[
-        float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT, allow_inf_nan=False, strict=True)
-    ] = 1.0
+    weight: Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT, strict=True)] = 1.0
 
 
 class CombineRequest(RequestBody):

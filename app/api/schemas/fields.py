@@ -116,6 +116,6 @@ Limit: TypeAlias = Annotated[int, Field(ge=1, le=200)]
 Version: TypeAlias = Annotated[int, Field(ge=1, le=MAX_VERSION, strict=True)]
 EmbeddingValue: TypeAlias = Annotated[
     float,
-    Field(ge=-MAX_EMBEDDING_VALUE, le=MAX_EMBEDDING_VALUE, allow_inf_nan=False, strict=True),
+    Field(ge=-MAX_EMBEDDING_VALUE, le=MAX_EMBEDDING_VALUE, strict=True),
 ]
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]

@@ -9,7 +9,8 @@ import typer
 
 from app.cli.console import harmless
 from app.cli.library.server import MAX_PAGE, Key, Url, connected, print_json, print_table
-from app.cli.options import AsJson
+from app.cli.options import AsJson, read_number
+from app.core.settings import MAX_STRENGTH
 
 Images = Annotated[
     list[Path] | None, typer.Option("--image", exists=True, help="A picture; may be repeated.")
@@ -38,7 +39,7 @@ def steer(
     only_ready: OnlyReady = True,
     backbone: Annotated[str | None, typer.Option(help="Where several are served.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of the answer.")] = 32,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is the likeliest.")] = 0.0,
+    temperature: Annotated[float, typer.Option(min=0, max=10, help="0 is the likeliest.")] = 0.0,
     url: Url = None,
     key: Key = None,
     as_json: AsJson = False,
@@ -46,13 +47,8 @@ def steer(
     """Ask the backbone, steered by vectors; what was applied is told on stderr."""
     from vlibrary_client import VectorUse
 
-    uses: list[Any] = []
-    for text in vector or ():
-        ref, equals, strength = text.partition("=")
-        try:
-            uses.append(VectorUse(ref, float(strength)) if equals else ref)
-        except ValueError:
-            raise typer.BadParameter(f"wanted REF=STRENGTH, found {text}") from None
+    given = (read_number(text, "STRENGTH", most=MAX_STRENGTH) for text in vector or ())
+    uses: list[Any] = [ref if number is None else VectorUse(ref, number) for ref, number in given]
     chosen = uses[0] if len(uses) == 1 else uses or None
     options: dict[str, Any] = {"backbone": backbone} if backbone else {}
     if prefer is not None:

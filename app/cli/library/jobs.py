@@ -16,7 +16,6 @@ from app.cli.library.server import (
     print_listed,
 )
 from app.cli.options import AsJson
-from app.core.errors import InvalidInputError
 from app.core.jobs import MAX_ITEMS, JobState
 
 if TYPE_CHECKING:
@@ -67,12 +66,9 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train the next version of a name, with a progress bar and the report at the end."""
-    from app.method.training.configuration import read_settings
+    from app.cli.local.train import read_changes
 
-    try:
-        config: dict[str, Any] = read_settings(setting or ())
-    except InvalidInputError as error:
-        raise typer.BadParameter(error.message) from error
+    config = read_changes(setting, {"shots": shots})
     _check_trackers(report_to, detach=detach)
     with connected(url, key) as client:
         job = client.train(

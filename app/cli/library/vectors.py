@@ -18,7 +18,8 @@ from app.cli.library.server import (
     print_table,
     print_vector,
 )
-from app.cli.options import AsJson
+from app.cli.options import AsJson, read_number
+from app.core.jobs import MAX_WEIGHT
 
 if TYPE_CHECKING:
     from vlibrary_client import Batch, Comparison, Evaluation
@@ -121,7 +122,7 @@ def combine(
     as_json: AsJson = False,
 ) -> None:
     """Store the weighted sum of vectors as the next version of a name."""
-    weights = dict(map(_weighted, parts))
+    weights = dict(read_number(text, "WEIGHT", most=MAX_WEIGHT) for text in parts)
     if len(weights) < len(parts):
         raise typer.BadParameter("a vector is given twice; give it one weight")
     has_weight = [weight is not None for weight in weights.values()]
@@ -132,14 +133,6 @@ def combine(
         chosen: Any = weights if all(has_weight) else list(weights)
         combined = client.vectors.combine(name, chosen, description=description, tags=tag or ())
     print_vector(combined, as_json=as_json)
-
-
-def _weighted(text: str) -> tuple[str, float | None]:
-    ref, equals, weight = text.partition("=")
-    try:
-        return ref, float(weight) if equals else None
-    except ValueError:
-        raise typer.BadParameter(f"wanted REF=WEIGHT, found {text}") from None
 
 
 @vectors.command()

@@ -20,9 +20,9 @@ from app.cli.local.datasets import (
     refuse_unread,
 )
 from app.cli.options import AsJson, Device, LocalBackbone, Revision, Seed, require_writable
-from app.core.errors import ConfigurationError
+from app.core.errors import ConfigurationError, InvalidInputError
 from app.core.telemetry.logs import get_logger
-from app.method.training.configuration import TrainingSettings, read_settings
+from app.method.training.configuration import TrainingConfig, TrainingSettings, read_settings
 
 log = get_logger(__name__)
 
@@ -46,6 +46,22 @@ def _bounds(field: Mapping[str, Any]) -> str:
     if "maximum" in kind:
         return f"{kind['minimum']:,} to {kind['maximum']:,}"
     return "text" if "maxLength" in kind else "true or false"
+
+
+def read_changes(setting: list[str] | None, own: dict[str, Any]) -> dict[str, Any]:
+    """The settings that are given beside a command's own options.
+
+    Raises:
+        BadParameter: One is such an option, unknown, out of its range or not NAME=VALUE.
+    """
+    try:
+        changes = read_settings(setting or ())
+        for name in own.keys() & changes.keys():
+            raise typer.BadParameter(f"wanted --{name}, found {name} among the settings")
+        TrainingConfig.from_dict(own | changes)
+    except InvalidInputError as error:
+        raise typer.BadParameter(error.message) from error
+    return changes
 
 
 def train(
@@ -82,7 +98,6 @@ def train(
     What Ctrl-C ends goes on from its newest --checkpoint, where one is named.
     """
     from app.method.backbone.loading import load_backbone
-    from app.method.training.configuration import TrainingConfig
     from app.method.training.distillation import train as run
     from app.worker.training.results import card_of, encode_result, report_of
     from vlibrary_client.terminals import progress_reporter
@@ -91,10 +106,7 @@ def train(
     if checkpoint is not None:
         require_writable(checkpoint.parent, option="--checkpoint")
     own = {"shots": shots, "seed": seed}
-    changes = read_settings(setting or ())
-    for name in own.keys() & changes.keys():
-        raise typer.BadParameter(f"wanted --{name}, found {name} among the settings")
-    config = TrainingConfig.from_dict(own | changes)
+    config = TrainingConfig.from_dict(own | read_changes(setting, own))
     refuse_unread(context, dataset)
     examples = load_local(
         dataset,

@@ -38,7 +38,6 @@ class TrainingSettings(BaseModel):
         frozen=True,
         extra="forbid",
         strict=True,
-        allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
 

@@ -50,3 +50,36 @@ def test_what_is_not_measured_takes_no_items() -> None:
     result = run("export", "gears", "--to", "shared", "--items", "5")
     assert result.exit_code == 2
     assert "--items is for --measure" in result.output
+
+
+NOWHERE = ("--url", "http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("steer", "q", "--vector", "x=nan"), "-10 to 10"),
+        (("steer", "q", "--vector", "x=much"), "-10 to 10"),
+        (("steer", "q", "--vector", "x=-10.5"), "-10 to 10"),
+        (("steer", "q", "--temperature", "inf"), "10"),
+        (("vectors", "combine", "sum", "x=inf", "y=1"), "-100 to 100"),
+        (("vectors", "combine", "sum", "x=", "y=1"), "-100 to 100"),
+        (("jobs", "train", "x", "y", "--set", "vector_learning_rate=NaN"), "equal to 10"),
+        (("jobs", "train", "x", "y", "--set", "temperature=1e999"), "equal to 100"),
+        (("jobs", "train", "x", "y", "--set", "epoch=1"), "epochs?"),
+        (("jobs", "train", "x", "y", "--set", "shots=4"), "--shots"),
+        (("jobs", "train", "x", "y", "--set", "split=train"), "split"),
+        (("train", "x", "--output", "y", "--set", "epochs=0"), "equal to 1"),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused_with_them_before_a_server_is_asked(
+    asked: tuple[str, ...], told: str
+) -> None:
+    result = run(*asked, *(() if asked[0] == "train" else NOWHERE))
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_strength_within_bounds_is_sent() -> None:
+    assert "cannot talk to" in run("steer", "q", "--vector", "x=-10", *NOWHERE).output
+    assert "cannot talk to" in run("vectors", "combine", "s", "x=-1", "y=2", *NOWHERE).output

@@ -121,7 +121,9 @@ def test_a_terminal_without_a_known_width_is_like_any(
 
 ROWS = [
     (f"{number:036x}", "train", "a-long-name-of-a-vector@12", "running 20/600", note)
-    for number, note in enumerate(("", "two words and more until no line of 80 is long enough " * 4))
+    for number, note in enumerate(
+        ("", "two words and more until no line of 80 is long enough " * 4)
+    )
 ]
 
 

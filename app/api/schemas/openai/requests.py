@@ -113,7 +113,7 @@ class SamplingFields(LenientBody):
     """How answers are sampled, in OpenAI's words."""
 
     model: ModelName
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False, strict=True)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
     top_p: Annotated[TopP | None, Field(description="0 takes the likeliest token.")] = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1, strict=True)] | None = None
     stop: Annotated[

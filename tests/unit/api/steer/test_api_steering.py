@@ -129,6 +129,18 @@ async def test_what_has_several_forms_is_refused_in_words_of_the_caller(
     assert problem["detail"].startswith(f"{len(errors)} part(s)")
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "11"])
+async def test_what_is_not_finite_is_told_the_bounds(http: httpx.AsyncClient, number: str) -> None:
+    for name in ("strength", "temperature"):
+        response = await http.post(
+            "/steer/generate",
+            content=f'{{"prompt": "q", "{name}": {number}}}',
+            headers={"content-type": "application/json"},
+        )
+        messages = [error["message"] for error in response.json()["errors"]]
+        assert "Input should be less than or equal to 10" in messages
+
+
 @pytest.mark.parametrize(
     "text",
     [
