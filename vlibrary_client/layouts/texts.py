@@ -20,6 +20,7 @@ _DELIMITERS = (",", ";", "\t")
 _SCALAR = r'"[^"]*"\s*:\s*(?:"[^"]*"|[\w.+-]+)'
 # Challenges write what their data are before the data, and sometimes behind.
 WRAPPED_ARRAY = rf'\s*\{{\s*(?:(?!"question"){_SCALAR}\s*,\s*)*"data"\s*:\s*\[(?=\s*\{{)'
+_UNDECODED = re.compile("[\udc80-\udcff]")
 _BEHIND = re.compile(rf"(?:\s*,\s*{_SCALAR})*\s*\}}\s*|\s*")
 
 
@@ -114,7 +115,7 @@ def array_values(path: Path, *, name: str, key: str | None = None) -> Iterator[A
                     yield value
                     buffer = buffer[end:]
     except (UnicodeDecodeError, RecursionError) as error:
-        raise InvalidDatasetError(f"{name}: not JSON in UTF-8") from error
+        raise InvalidDatasetError(f"{name}: not JSON in UTF-8{_undecodable(path)}") from error
 
 
 def _opened(path: Path, name: str) -> TextIO:
@@ -122,6 +123,20 @@ def _opened(path: Path, name: str) -> TextIO:
         return path.open(encoding="utf-8-sig")
     except OSError as error:
         raise InvalidDatasetError(f"{name}: cannot read the file: {error.strerror}") from error
+
+
+def _undecodable(path: Path) -> str:
+    """Where the first byte of a file is that is not UTF-8, if there is one."""
+    number = 1
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        while text := file.readline(_CHUNK_CHARACTERS):
+            if byte := _UNDECODED.search(text):
+                before = text[: byte.start()][-20:]
+                return (
+                    f": line {number} has the byte 0x{ord(byte[0]) - 0xDC00:02x} after {before!r}"
+                )
+            number += text.endswith("\n")
+    return ""
 
 
 def _after(start: re.Pattern[str], file: TextIO, *, is_anywhere: bool) -> str | None:
@@ -179,7 +194,7 @@ def csv_rows(path: Path, *, name: str, columns: ColumnMap) -> Iterator[Record]:
     except InvalidDatasetError as error:
         raise InvalidDatasetError(f"{name}: {error.message}") from None
     except UnicodeDecodeError as error:
-        raise InvalidDatasetError(f"{name}: no CSV in UTF-8") from error
+        raise InvalidDatasetError(f"{name}: no CSV in UTF-8{_undecodable(path)}") from error
     except csv.Error as error:
         raise InvalidDatasetError(f"{name}: no CSV after line {number}: {error}") from error
 

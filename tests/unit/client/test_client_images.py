@@ -27,6 +27,18 @@ def test_grey_of_sixteen_bits_keeps_its_levels_in_any_byte_order(mode: str, orde
         assert (np.asarray(image) == levels).all()
 
 
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "PNG", "WEBP"])
+def test_a_pillow_image_of_several_frames_is_the_one_it_stands_at(form: str) -> None:
+    first, *rest = (Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue"))
+    animation = io.BytesIO()
+    first.save(animation, form, save_all=True, append_images=rest)
+    with Image.open(animation) as opened:
+        opened.seek(1)
+        sent = Image.open(io.BytesIO(image_bytes(opened)))
+    assert getattr(sent, "n_frames", 1) == 1
+    assert np.abs(np.subtract(sent.convert("RGB").getpixel((4, 4)), (0, 255, 0))).max() <= 8
+
+
 @pytest.mark.parametrize("place", [0, 20])
 @pytest.mark.parametrize("scale", [1, 255])
 def test_a_level_that_is_no_number_is_refused_wherever_it_stands(place: int, scale: int) -> None:

@@ -241,6 +241,20 @@ def test_json_in_another_encoding_is_told(tmp_path: Path) -> None:
         read(written(tmp_path / "b.jsonl", line, encoding="utf-16"))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "question,answer\nWhat?,red\nFarbe?,gr\u00fcn\nWhat?,blue\n"),
+        ("a.tsv", "question\tanswer\n\nFarbe?\tgr\u00fcn"),
+        ("a.json", '[\n{"question": "What?", "answer": "red"},\n{"answer": "gr\u00fcn"}]'),
+    ],
+)
+def test_where_a_text_is_in_another_encoding_is_told(tmp_path: Path, name: str, text: str) -> None:
+    path = written(tmp_path / name, text, encoding="latin-1")
+    with pytest.raises(InvalidDatasetError, match=r"8: line 3 has the byte 0xfc after .*gr['\"]"):
+        read(path)
+
+
 def test_nothing_stands_behind_an_array(tmp_path: Path) -> None:
     array = json.dumps([ASKED])
     assert len(items(written(tmp_path / "a.json", array + " \r\n\n"))) == 1
