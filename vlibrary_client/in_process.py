@@ -58,6 +58,8 @@ _BEHIND = {
 _GATED = _PRE_NORMS | {"cross_attn", "mlp"}
 _COMPILED = 0
 _GATES = ("cross_attn_attn_gate", "cross_attn_mlp_gate")
+# Other values of these scale a branch, or move a norm behind it.
+_ADDED_AS_IT_IS = {"residual_multiplier": 1.0, "norm_after": False, "swin_norm": False}
 
 
 class AppliedShift:
@@ -247,8 +249,12 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
             f"wanted {wanted[0]} layers of width {wanted[2]}, found {found[0]} of {found[2]}",
             details={"wanted": list(wanted), "found": list(found)},
         )
-    if getattr(config, "residual_multiplier", 1.0) != 1.0:
-        raise UnsupportedBackboneError("cannot steer a model that scales what its layers add")
+    for setting, plain in _ADDED_AS_IT_IS.items():
+        if (value := getattr(config, setting, plain)) != plain:
+            raise UnsupportedBackboneError(
+                "cannot steer layers that change what a branch adds: wanted branches added as they "
+                f"are, found {setting} {value}"
+            )
     return AppliedShift(backbone, shift)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import PreTrainedModel
+from transformers import AutoModelForImageTextToText, ChameleonConfig, PreTrainedModel
 
 from tests.fakes.models.applied import file_for, folder_for, logits, text_inputs
 from tests.fakes.models.families import tiny_inputs, tiny_model
@@ -73,6 +73,19 @@ def test_a_vector_that_is_applied_in_inference_mode_steers_outside_of_it(
 def test_what_is_no_model_of_transformers_is_refused() -> None:
     with pytest.raises(UnsupportedBackboneError, match="wanted a PreTrainedModel"):
         apply(torch.nn.Linear(2, 2), file_for(tiny_model("idefics3")))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("residual_multiplier", 0.5), ("norm_after", True), ("swin_norm", True)]
+)
+def test_layers_that_change_what_a_branch_adds_are_refused(setting: str, value: object) -> None:
+    make: Any = AutoModelForImageTextToText.from_config
+    config: Any = ChameleonConfig(num_hidden_layers=1, vocabulary_map={"<image>": 4})
+    setattr(config, setting, value)
+    with torch.device("meta"):
+        model: PreTrainedModel = make(config)
+    with pytest.raises(UnsupportedBackboneError, match=f"as they are, found {setting} {value}"):
+        apply(model, file_for(model))
 
 
 def test_a_handle_that_is_used_up_does_not_steer_in_silence(small: PreTrainedModel) -> None:
