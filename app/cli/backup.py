@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.console import plain_console
+from app.cli.console import plain_console, print_result
 from app.cli.database import database_as_it_is, require_library
 from app.cli.options import AsJson, read_settings
 from app.core.errors import ConfigurationError, NotFoundError
@@ -155,9 +155,6 @@ def _steps() -> "Iterator[Callable[[str], None]]":
 
 
 def _print_manifest(manifest: "Manifest", place: Path, *, verb: str, as_json: bool) -> None:
-    if as_json:
-        print(manifest.model_dump_json())
-        return
     tables = manifest.tables
     counts = ", ".join(
         f"{tables[name].rows} {words}"
@@ -170,4 +167,6 @@ def _print_manifest(manifest: "Manifest", place: Path, *, verb: str, as_json: bo
         )
         if name in tables
     )
-    print(f"{verb} {counts}: {len(manifest.files)} files, {manifest.size_bytes:,} bytes, {place}")
+    size = f"{len(manifest.files)} files, {manifest.size_bytes:,} bytes"
+    text = f"{verb} {counts}: {size}, {place}"
+    print_result(manifest.model_dump(mode="json"), text, as_json=as_json)

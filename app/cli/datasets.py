@@ -1,21 +1,12 @@
 """`vlibrary datasets`: check data sets on disk; upload, list and delete those of a server."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli.console import harmless
-from app.cli.library.server import (
-    Key,
-    Limit,
-    Url,
-    connected,
-    print_json,
-    print_listed,
-    print_stored,
-)
+from app.cli.console import harmless, print_json, print_result
+from app.cli.library.server import Key, Limit, Url, connected, print_listed, print_stored
 from app.cli.local.datasets import (
     ColumnMap,
     Question,
@@ -55,7 +46,7 @@ def check(
             text_only=text_only,
         )
     if as_json:
-        print(json.dumps(report.as_json(), indent=2))
+        print_json(report.as_json())
         return
     for name, value in report.as_json().items():
         if name in {"notes", "bad_rows"}:
@@ -93,11 +84,9 @@ def upload(
             text_only=text_only,
             progress=True,
         )
-    if as_json:
-        print_json(dataset)
-        return
     size = f"{dataset.num_items} items, {dataset.num_images} images"
-    print_stored(f"{dataset.name} ({dataset.id}): {size}", dataset.report.notes)
+    text = f"{dataset.name} ({dataset.id}): {size}"
+    print_stored(dataset, text, dataset.report.notes, as_json=as_json)
 
 
 @datasets.command(name="list")
@@ -133,7 +122,4 @@ def delete(
     """Delete a data set and its file; vectors that were trained on it stay."""
     with connected(url, key) as client:
         client.datasets.delete(dataset)
-    if as_json:
-        print_json({"deleted": dataset})
-    else:
-        print(f"Deleted {dataset}")
+    print_result({"deleted": dataset}, f"Deleted {dataset}", as_json=as_json)

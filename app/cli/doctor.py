@@ -1,12 +1,11 @@
 """`vlibrary doctor`: what is wrong, found without changing anything."""
 
 import asyncio
-import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
 
+from app.cli.console import print_json
 from app.cli.database import database_as_it_is
 from app.cli.options import AsJson, Backbone, Revision, read_settings
 from app.core.errors import VLibraryError
@@ -29,7 +28,7 @@ def doctor(
     findings = find(settings)
     is_ok = all(finding.is_ok for finding in findings)
     if as_json:
-        print(json.dumps({"ok": is_ok, "checks": [asdict(finding) for finding in findings]}))
+        print_json({"ok": is_ok, "checks": findings})
     else:
         for finding in findings:
             mark = "ok  " if finding.is_ok else "FAIL"

@@ -1,11 +1,11 @@
 """`vlibrary gc`: removes files that nothing needs any more."""
 
 import asyncio
-import json
 from typing import Annotated
 
 import typer
 
+from app.cli.console import print_result
 from app.cli.database import require_library, running_database
 from app.cli.options import AsJson, read_settings
 
@@ -20,11 +20,9 @@ def gc(
     require_library(settings)
     with running_database(settings) as database:
         found = asyncio.run(_collect(database.url, settings.objects_url, dry_run=dry_run))
-    if as_json:
-        print(json.dumps(found))
-        return
     verb = "Would remove" if dry_run else "Removed"
-    print(f"{verb} {found['datasets']} files of data sets and {found['checkpoints']} checkpoints")
+    text = f"{verb} {found['datasets']} files of data sets and {found['checkpoints']} checkpoints"
+    print_result(found, text, as_json=as_json)
 
 
 async def _collect(url: str, objects_url: str, *, dry_run: bool) -> dict[str, int]:

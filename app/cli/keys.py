@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 import typer
 from rich.table import Table
 
-from app.cli.console import show_table
+from app.cli.console import print_json, print_result, show_table
 from app.cli.database import running_database
-from app.cli.library.server import Key, Url, connected, print_json
+from app.cli.library.server import Key, Url, connected
 from app.cli.options import AsJson, read_settings
 from app.core.access import DEFAULT_WORKSPACE, ID_BYTES, SCOPES, AccessKey, Quotas
 from app.core.errors import ConfigurationError
@@ -152,10 +152,7 @@ def revoke(
     revoked: KnownKey
     with _server(url, key, on_database=on_database) as client:
         revoked = _in_database(revoke) if client is None else client.keys.revoke(public)
-    if as_json:
-        print_json(revoked)
-    else:
-        print(f"Revoked {revoked.id} ({revoked.name})")
+    print_result(revoked, f"Revoked {revoked.id} ({revoked.name})", as_json=as_json)
 
 
 @contextmanager

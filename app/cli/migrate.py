@@ -1,7 +1,6 @@
 """`vlibrary migrate`: brings the database that `DATABASE_URL` names to this version's tables."""
 
-import json
-
+from app.cli.console import print_result
 from app.cli.database import database_as_it_is
 from app.cli.options import AsJson, read_settings
 from app.core.errors import ConfigurationError
@@ -20,7 +19,5 @@ def migrate(*, as_json: AsJson = False) -> None:
         before = current_revision(database.url)
         upgrade(database.url)
         after = current_revision(database.url)
-    if as_json:
-        print(json.dumps({"revision": after, "before": before}))
-        return
-    print(f"The database is at revision {after}" + ("" if before == after else f", was {before}"))
+    text = f"The database is at revision {after}" + ("" if before == after else f", was {before}")
+    print_result({"revision": after, "before": before}, text, as_json=as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.cli.library.server import print_json
+from app.cli.console import print_json
 from app.cli.options import AsJson, require_writable
 from app.cli.processes.temporary import passing_folder, running_service, wait_ready
 from app.core.errors import ConfigurationError

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.console import harmless
-from app.cli.library.server import MAX_PAGE, Key, Url, connected, print_json, print_table
+from app.cli.console import harmless, print_json, print_table
+from app.cli.library.server import MAX_PAGE, Key, Url, connected
 from app.cli.options import AsJson, read_number
 from app.core.settings import MAX_STRENGTH
 

@@ -5,16 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.library.server import (
-    Key,
-    Limit,
-    Refs,
-    Tags,
-    Url,
-    connected,
-    print_json,
-    print_listed,
-)
+from app.cli.console import print_result
+from app.cli.library.server import Key, Limit, Refs, Tags, Url, connected, print_listed
 from app.cli.options import AsJson
 from app.core.jobs import MAX_ITEMS, JobState
 
@@ -210,12 +202,9 @@ def _watch(job: "Job", report_to: list[str] | None, *, as_json: bool, detach: bo
 
 
 def _print_job(job: "Job", *, as_json: bool) -> None:
-    if as_json:
-        print_json(job)
-    else:
-        vector = "" if job.vector is None else f": {job.vector.ref} ({job.vector.status})"
-        waiting = "" if job.waits_for is None else f": waits for {job.waits_for}"
-        print(f"{job.id} {job.state}{vector}{waiting}")
+    vector = "" if job.vector is None else f": {job.vector.ref} ({job.vector.status})"
+    waiting = "" if job.waits_for is None else f": waits for {job.waits_for}"
+    print_result(job, f"{job.id} {job.state}{vector}{waiting}", as_json=as_json)
 
 
 @jobs.command(name="list")

@@ -1,18 +1,13 @@
 """The server that commands talk to, and how its answers are printed."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
-from rich.cells import cell_len, set_cell_size
-from rich.text import Text
 
-from app.cli.console import harmless, plain_console
+from app.cli.console import harmless, print_json, print_result, print_table
 
 if TYPE_CHECKING:
     from vlibrary_client import Client, Page, Vector
@@ -31,7 +26,6 @@ Key = Annotated[
 ]
 
 MAX_PAGE: Final = 200
-LEAST_OF_LAST: Final = 20
 Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
 Ref = Annotated[str, typer.Argument(help="A name, name@version, name@alias or an id.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="For filters; may be repeated.")]
@@ -51,46 +45,15 @@ def connected(url: str | None, key: str | None) -> Iterator["Client"]:
         raise typer.Exit(1) from None
 
 
-def print_json(value: object) -> None:
-    """One JSON text on stdout, of dataclasses and JSON values; times are ISO 8601."""
-    print(json.dumps(value, indent=2, default=_plain))
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - what JSON has no word for
-    if is_dataclass(value):
-        return asdict(value)  # type: ignore[arg-type]  # no class is printed
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def print_stored(text: str, notes: Iterable[str]) -> None:
+def print_stored(value: object, text: str, notes: Iterable[str], *, as_json: bool) -> None:
     """What was stored, and what the server has to say about it."""
-    print(f"Stored {text}")
-    for note in notes:
-        print(f"note: {harmless(note)}")
+    told = [f"Stored {text}", *(f"note: {harmless(note)}" for note in notes)]
+    print_result(value, "\n".join(told), as_json=as_json)
 
 
 def print_vector(vector: "Vector", *, as_json: bool) -> None:
     """A vector that was stored."""
-    if as_json:
-        print_json(vector)
-    else:
-        print_stored(vector.ref, vector.notes)
-
-
-def print_table(titles: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table on stdout; texts that others wrote are shown as they are.
-
-    All of a row but its last cell stands whole on one line, to be copied; in a pipe that as well.
-    """
-    cells = [["" if cell is None else harmless(str(cell)) for cell in row] for row in rows]
-    lines = [list(map(harmless, titles)), *cells] if any(titles) else cells
-    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)][:-1]
-    console, indent = plain_console(), sum(widths) + 2 * len(widths)
-    room = max(console.width - indent, LEAST_OF_LAST) if console.is_terminal else sys.maxsize
-    for *whole, last in lines:
-        first, *more = Text(last).wrap(console, room, tab_size=1) or [""]
-        print("  ".join([*map(set_cell_size, whole, widths), str(first)]).rstrip())
-        print(*(f"{'':{indent}}{line}\n" for line in more), sep="", end="")
+    print_stored(vector, vector.ref, vector.notes, as_json=as_json)
 
 
 def print_listed(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import harmless, plain_console
+from app.cli.console import harmless, plain_console, print_json, print_result
 from app.cli.library.gguf import SUFFIX, WORD, export_gguf, print_loss
-from app.cli.library.server import Key, Ref, Refs, Url, connected, print_json, print_vector
+from app.cli.library.server import Key, Ref, Refs, Url, connected, print_vector
 from app.cli.options import AsJson, refuse_given
 
 if TYPE_CHECKING:
@@ -144,10 +144,7 @@ def push(
             token=token,
             endpoint=endpoint,
         )
-    if as_json:
-        print_json({"url": address})
-    else:
-        print(address)
+    print_result({"url": address}, address, as_json=as_json)
 
 
 def pull(

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.console import harmless, plain_console
-from app.cli.library.server import Key, Url, connected, print_json
+from app.cli.console import harmless, plain_console, print_json
+from app.cli.library.server import Key, Url, connected
 from app.cli.options import AsJson
 from app.core.errors import InvalidInputError
 

@@ -4,20 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.console import harmless
+from app.cli.console import harmless, print_json, print_result, print_table
 from app.cli.library.listing import list_vectors
-from app.cli.library.server import (
-    Key,
-    Ref,
-    Refs,
-    Tags,
-    Url,
-    connected,
-    percent,
-    print_json,
-    print_table,
-    print_vector,
-)
+from app.cli.library.server import Key, Ref, Refs, Tags, Url, connected, percent, print_vector
 from app.cli.options import AsJson, read_number
 from app.core.jobs import MAX_WEIGHT
 
@@ -167,10 +156,8 @@ def evaluation(
             icl=icl,
             knn_icl=knn_icl,
         )
-    if as_json:
-        print_json(stored)
-    else:
-        print(f"Attached to {ref}: {percent(accuracy)} on {dataset} {split}")
+    text = f"Attached to {ref}: {percent(accuracy)} on {dataset} {split}"
+    print_result(stored, text, as_json=as_json)
 
 
 @vectors.command()
@@ -247,10 +234,8 @@ def prune(
     """Delete all but the newest versions of a name; what an alias points at stays as well."""
     with connected(url, key) as client:
         gone = client.vectors.prune(name, keep_last=keep_last).items
-    if as_json:
-        print_json({"items": gone})
-        return
-    print(f"Deleted {len(gone)} versions" + "".join(f"\n  {vector.ref}" for vector in gone))
+    text = f"Deleted {len(gone)} versions" + "".join(f"\n  {vector.ref}" for vector in gone)
+    print_result({"items": gone}, text, as_json=as_json)
 
 
 @vectors.command()

@@ -1,6 +1,5 @@
 """`vlibrary evaluate`: measure conditions on a local data set, without a server."""
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from app.cli.console import harmless, plain_console, show_table
+from app.cli.console import harmless, plain_console, print_json, show_table
 from app.cli.local.conditions import (
     CONDITIONS,
     EPISODIC,
@@ -235,7 +234,7 @@ def _report(
     if as_json:
         refusals = {spelled([name]): {"refused": one.message} for name, one in refused.items()}
         found = {spelled([name]): row for name, row in rows.items()}
-        print(json.dumps(found | refusals, indent=2))
+        print_json(found | refusals)
     else:
         conditions = {
             name: {**row, "prompt_tokens": row["prompt_tokens_mean"]} for name, row in rows.items()

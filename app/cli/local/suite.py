@@ -1,6 +1,5 @@
 """`vlibrary evaluate --suite`: every method on every task, resumable, in one table."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +8,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from app.cli.console import plain_console, show_table
+from app.cli.console import plain_console, print_json, show_table
 from app.cli.options import require_writable
 
 _MAIN_ITEMS: Final = "100"
@@ -99,7 +98,7 @@ def run(
         # What is kept may have been measured elsewhere.
         report |= {"seconds": round(time.monotonic() - began, 1), "machine": _machine(loaded)}
     if as_json:
-        print(json.dumps(report, indent=2))
+        print_json(report)
         return
     for size, table in report["items"].items():
         show_table(_table(size, table))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.console import plain_console
+from app.cli.console import plain_console, print_json
 from app.cli.local.datasets import (
     ColumnMap,
     Question,
@@ -164,7 +164,7 @@ def _show(report: dict[str, Any], output: Path, *, as_json: bool) -> None:
     from vlibrary_client.terminals import print_report
 
     if as_json:
-        print(json.dumps({"output": str(output), **report}, indent=2))
+        print_json({"output": output, **report})
         return
     print_report(report, console=plain_console())
     print(f"Wrote {output}")

@@ -12,9 +12,8 @@ from types import SimpleNamespace
 import pytest
 from rich.table import Table
 
-from app.cli.console import accept_every_text, plain_console, show_table
+from app.cli.console import accept_every_text, plain_console, print_table, show_table
 from app.cli.library import asking
-from app.cli.library.server import print_table
 from app.library.backups.files import writing_backup
 from app.postgres.server import EmbeddedPostgres
 from vlibrary_client.calls.requests import replace_file
@@ -22,7 +21,7 @@ from vlibrary_client.calls.requests import replace_file
 FULL = Path("/dev/full")
 # A command of its own, so that only what takes its words is tried.
 SCRIPT = (
-    "import sys; from app.cli import app; from app.cli.library.server import print_table\n"
+    "import sys; from app.cli import app; from app.cli.console import print_table\n"
     "def said():\n"
     "    {}\n"
     "app.COMMANDS['gc'] = said; sys.argv = ['vlibrary', 'gc']; app.main()\n"
