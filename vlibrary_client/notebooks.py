@@ -49,8 +49,8 @@ def facts(record: Any) -> str:  # noqa: ANN401 - any of our dataclasses
     return "".join([own, *map(listing, others)])
 
 
-def listing(items: Sequence[Any]) -> str:
-    """Records as one row each, with what of them is for people."""
+def listing(items: Iterable[Any]) -> str:
+    """Records, or a page of them, as one row each, with what of them is for people."""
     titles = [name for name in _SHOWN_OF_MANY if any(hasattr(one, name) for one in items)]
     if "ref" in titles:
         titles = [name for name in titles if name not in _SAID_BY_REF]

@@ -29,15 +29,13 @@ class Page(Generic[T]):
     items: tuple[T, ...]
     next_cursor: str | None = None
 
+    _repr_html_ = listing
+
     def __iter__(self) -> Iterator[T]:
         return iter(self.items)
 
     def __len__(self) -> int:
         return len(self.items)
-
-    def _repr_html_(self) -> str:
-        """The page as notebooks show it."""
-        return listing(self.items)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +83,7 @@ class Dataset:
     description: str = ""
     report: DatasetReport = field(default_factory=DatasetReport)
 
-    def _repr_html_(self) -> str:
-        """The data set as notebooks show it."""
-        return facts(self)
+    _repr_html_ = facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +123,12 @@ class VectorName:
     version: int
     status: VectorStatus
 
+    _repr_html_ = facts
+
     @property
     def ref(self) -> str:
         """The reference of exactly this version, such as `colours@3`."""
         return f"{self.name}@{self.version}"
-
-    def _repr_html_(self) -> str:
-        """The vector as notebooks show it."""
-        return facts(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,9 +273,7 @@ class Retrieval:
     space: str
     reason: str | None = None
 
-    def _repr_html_(self) -> str:
-        """What was found as notebooks show it."""
-        return matches(self)
+    _repr_html_ = matches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

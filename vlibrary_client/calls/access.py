@@ -71,15 +71,13 @@ class AuditPage:
     items: tuple[AuditEntry, ...]
     next_after: int | None = None
 
+    _repr_html_ = listing
+
     def __iter__(self) -> Iterator[AuditEntry]:
         return iter(self.items)
 
     def __len__(self) -> int:
         return len(self.items)
-
-    def _repr_html_(self) -> str:
-        """What was done as notebooks show it."""
-        return listing(self.items)
 
 
 def create_key(

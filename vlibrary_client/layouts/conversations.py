@@ -4,7 +4,6 @@ Every question of the user with the answer after it becomes an item of its own a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from vlibrary_client.layouts.items import UnusableError
@@ -24,21 +23,12 @@ _ROLES = {
 _UNSEEN = ("tool_calls", "function_call", "audio")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turns:
-    """A conversation.
-
-    `images` are those that stand in the turns themselves; `shows_picture` tells whether the first
-    question stands beside one.
-    """
-
-    exchanges: tuple[tuple[str, str], ...]
-    images: tuple[Any, ...]
-    shows_picture: bool
-
-
-def read_turns(value: object, *, name: str) -> Turns:
+def read_turns(value: object, *, name: str) -> tuple[list[tuple[str, str]], list[Any], bool]:
     """The questions and answers of a conversation.
+
+    Returns:
+        Them, the pictures that stand in the turns themselves, and whether the first question
+        stands beside one.
 
     Raises:
         UnusableError: It is no conversation of questions and answers about one picture. A turn is
@@ -66,10 +56,9 @@ def read_turns(value: object, *, name: str) -> Turns:
         )
     if any(has_picture for _, _, has_picture in turns[1:]):
         raise UnusableError(f"its {name} shows a picture after the first question")
-    images = tuple(image for turn in value for image in _inline(turn))
+    images = [image for turn in value for image in _inline(turn)]
     texts = [text for _, text, _ in turns]
-    exchanges = tuple(zip(texts[::2], texts[1::2], strict=True))
-    return Turns(exchanges=exchanges, images=images, shows_picture=turns[0][2])
+    return list(zip(texts[::2], texts[1::2], strict=True)), images, turns[0][2]
 
 
 def _turn(turn: object, *, name: str) -> tuple[str, str, bool]:

@@ -179,10 +179,8 @@ def _items(
                 f"it has a question with an answer beside its {name}: a map such as "
                 "question=question takes the question"
             )
-        turns = read_turns(listing(fields[name], name), name=name)
-        inline = list(turns.images)
-        is_shown = turns.shows_picture
-        asked = [(question, (answer,)) for question, answer in turns.exchanges]
+        exchanges, inline, is_shown = read_turns(listing(fields[name], name), name=name)
+        asked = [(question, (answer,)) for question, answer in exchanges]
     image, image_name = pictures.read(fields, inline=inline)
     if is_shown and image is None:
         raise UnusableError(f"its {name} shows a picture that is not there")
