@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, InvalidInputError
-from app.core.identifiers import VectorReference, new_id
+from app.core.identifiers import new_id
 from app.core.vectors.card import EvaluationCard
 from app.library.access.audit import write_audit
 from app.library.records import EvaluationRecord, record_of
@@ -31,7 +31,7 @@ async def add_evaluation(
     if not measured.low <= measured.accuracy <= measured.high:
         shares = [measured.low, measured.accuracy, measured.high]
         raise InvalidInputError(f"Wanted 0 <= low <= accuracy <= high <= 1, found {shares}")
-    await get_vector(session, VectorReference(id=vector_id))
+    await get_vector(session, vector_id)
     row = EvaluationRow(
         id=new_id(),
         vector_id=vector_id,

@@ -148,7 +148,7 @@ async def create_vector(
         await add_keys(session, card.key, vector_id=row.id)
     details: dict[str, JSON] = {"name": name, "version": row.version, "sha256": row.sha256}
     await write_audit(session, action="vector.create", subject=str(row.id), details=details)
-    return await get_vector(session, VectorReference(id=row.id))
+    return await get_vector(session, row.id)
 
 
 def _require_space_of(backbone: BackboneDescription, key: KeyCard) -> None:
@@ -159,20 +159,22 @@ def _require_space_of(backbone: BackboneDescription, key: KeyCard) -> None:
         )
 
 
-async def get_vector(session: AsyncSession, reference: VectorReference) -> VectorRecord:
-    """The vectors that a reference points at.
+async def get_vector(session: AsyncSession, reference: uuid.UUID | str) -> VectorRecord:
+    """The vectors with this id, or that a text points at as `VectorReference` reads it.
 
     Raises:
+        InvalidInputError: The text is no reference.
         NotFoundError: There are none, or they were deleted.
     """
-    if reference.id is not None:
+    wanted = VectorReference.parse(str(reference))
+    if wanted.id is not None:
         query = _BY_ID
     else:
-        query = _BY_ALIAS if reference.version is None else _BY_VERSION
-    terms = {**vars(reference), "alias": reference.alias or LATEST}
+        query = _BY_ALIAS if wanted.version is None else _BY_VERSION
+    terms = {**vars(wanted), "alias": wanted.alias or LATEST}
     found = await read_vectors(session, query, **terms)
     if not found:
-        raise NotFoundError(f"There is no vector {reference}")
+        raise NotFoundError(f"There is no vector {wanted}")
     return found[0]
 
 
@@ -198,19 +200,19 @@ async def find_same(session: AsyncSession, *, name: str, sha256: str) -> VectorR
     return next(iter(found), None)
 
 
-async def _locked_row(session: AsyncSession, vector_id: uuid.UUID) -> VectorRow:
-    record = await get_vector(session, VectorReference(id=vector_id))
+async def _locked_row(session: AsyncSession, reference: uuid.UUID | str) -> VectorRow:
+    record = await get_vector(session, reference)
     await lock_name(session, record.name)
-    query = select(VectorRow).where(VectorRow.id == vector_id, VectorRow.deleted.is_(None))
+    query = select(VectorRow).where(VectorRow.id == record.id, VectorRow.deleted.is_(None))
     row = (await session.scalars(query.with_for_update())).one_or_none()
     if row is None:
-        raise NotFoundError(f"There is no vector {vector_id}")
+        raise NotFoundError(f"There is no vector {record.id}")
     return row
 
 
 async def update_vector(
     session: AsyncSession,
-    vector_id: uuid.UUID,
+    reference: uuid.UUID | str,
     *,
     description: str | None = None,
     tags: Iterable[str] | None = None,
@@ -222,7 +224,7 @@ async def update_vector(
         InvalidInputError: A tag, text or status is malformed.
         NotFoundError: There are no such vectors.
     """
-    row = await _locked_row(session, vector_id)
+    row = await _locked_row(session, reference)
     before = {"description": row.description, "tags": row.tags, "status": row.status}
     if description is not None:
         row.description = check_description(description)
@@ -230,7 +232,7 @@ async def update_vector(
         row.tags = check_tags(tags)
     if status is not None:
         row.status = check_status(status)
-        await refresh_keys(session, vector_id=vector_id)
+        await refresh_keys(session, vector_id=row.id)
     await session.flush()
     changed: dict[str, JSON] = {
         field: {"from": old, "to": getattr(row, field)}
@@ -239,19 +241,19 @@ async def update_vector(
     }
     if changed:
         details = {"name": row.name, "version": row.version, **changed}
-        await write_audit(session, action="vector.update", subject=str(vector_id), details=details)
-    return await get_vector(session, VectorReference(id=vector_id))
+        await write_audit(session, action="vector.update", subject=str(row.id), details=details)
+    return await get_vector(session, row.id)
 
 
-async def delete_vector(session: AsyncSession, vector_id: uuid.UUID) -> None:
+async def delete_vector(session: AsyncSession, reference: uuid.UUID | str) -> None:
     """Buries one set of vectors: no longer found, its version number never used again.
 
     Raises:
         NotFoundError: There are no such vectors.
         ConflictError: An alias other than `latest` points at them.
     """
-    row = await _locked_row(session, vector_id)
-    pointing = (await get_vector(session, VectorReference(id=vector_id))).aliases
+    row = await _locked_row(session, reference)
+    pointing = (await get_vector(session, row.id)).aliases
     if held := [alias for alias in pointing if alias != LATEST]:
         raise ConflictError(
             f"{row.name}@{row.version} is still called {', '.join(held)}",
@@ -260,6 +262,6 @@ async def delete_vector(session: AsyncSession, vector_id: uuid.UUID) -> None:
     row.deleted = func.clock_timestamp()
     await session.flush()
     await point_latest(session, row.name)
-    await remove_keys(session, vector_id=vector_id)
+    await remove_keys(session, vector_id=row.id)
     details: dict[str, JSON] = {"name": row.name, "version": row.version, "sha256": row.sha256}
-    await write_audit(session, action="vector.delete", subject=str(vector_id), details=details)
+    await write_audit(session, action="vector.delete", subject=str(row.id), details=details)

@@ -25,7 +25,7 @@ from app.api.schemas.catalogue import (
 from app.api.schemas.fields import Name, Ref, Reference
 from app.api.schemas.vectors import AliasBody, EvaluationBody, VectorBody
 from app.core.errors import NotFoundError, VLibraryError
-from app.core.identifiers import MAX_VERSION, VectorReference
+from app.core.identifiers import MAX_VERSION
 from app.core.vectors.card import EvaluationCard
 from app.library.aliases import alias_version, delete_alias, list_aliases
 from app.library.catalogue.batches import change_each, prune_versions
@@ -58,7 +58,7 @@ async def compare(
 
     A vector that is itself named `compare` is at `/vectors/compare@latest`.
     """
-    records = [await get_vector(session, VectorReference.parse(text)) for text in ref]
+    records = [await get_vector(session, text) for text in ref]
     check_distinct(records)
     compared = await compare_measurements(session, [record.id for record in records])
     return ComparedBody(
@@ -98,10 +98,7 @@ async def combine(
     The same sum under the same name again changes nothing and is answered with 200.
     """
     await creation.begin(body.model_dump_json())
-    parts = [
-        (await get_vector(session, VectorReference.parse(part.vector)), part.weight)
-        for part in body.parts
-    ]
+    parts = [(await get_vector(session, part.vector), part.weight) for part in body.parts]
     record, is_new = await combine_vectors(
         session, name=body.name, parts=parts, description=body.description, tags=body.tags
     )
@@ -131,7 +128,7 @@ async def measure(
 ) -> EvaluationBody:
     """Attaches a measurement to a version; comparisons and filters look at the newest."""
     await creation.begin(body.model_dump_json())
-    record = await get_vector(session, VectorReference.parse(ref))
+    record = await get_vector(session, ref)
     measured = EvaluationCard(**body.model_dump())
     added = await add_evaluation(session, vector_id=record.id, measured=measured)
     return await creation.answer(EvaluationBody.model_validate(added), at=None)

@@ -22,7 +22,6 @@ from app.api.schemas.training import (
     TrainRequest,
 )
 from app.core.errors import JSON
-from app.core.identifiers import VectorReference
 from app.core.jobs import JobKind, JobState
 from app.core.splits import TEST, choose_split
 from app.library.catalogue.combination import require_one_backbone
@@ -86,7 +85,7 @@ async def combine(
     await creation.begin(body.model_dump_json())
     dataset = await get_dataset(session, body.dataset)
     split = choose_split(dataset.splits, body.split)
-    parts = [await get_vector(session, VectorReference.parse(ref)) for ref in body.vectors]
+    parts = [await get_vector(session, ref) for ref in body.vectors]
     check_distinct(parts)
     spec = {"rule": body.rule, "seed": body.seed, "parts": [str(part.id) for part in parts]}
     record = await enqueue_training(
@@ -113,7 +112,7 @@ async def evaluate(
     training = await services.workers.pool.training()
     await creation.begin(body.model_dump_json())
     dataset = await get_dataset(session, body.dataset)
-    vector = await get_vector(session, VectorReference.parse(body.vector))
+    vector = await get_vector(session, body.vector)
     split = choose_split(dataset.splits, body.split, usual=(TEST,))
     spec = {
         "vector": str(vector.id),

@@ -30,7 +30,7 @@ from app.api.schemas.vectors import (
 )
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidVectorFileError, NotFoundError
-from app.core.identifiers import MAX_TAGS, VectorReference, sha256_hex
+from app.core.identifiers import MAX_TAGS, sha256_hex
 from app.core.vectors.card import read_card
 from app.core.vectors.file import decode_vector_file
 from app.library.aliases import alias_version, set_alias
@@ -129,7 +129,7 @@ async def _find_backbone(services: Services, fingerprint: str) -> BackboneDescri
 @router.get("/vectors/{ref}", responses=problems(404))
 async def get_one(ref: Ref, services: ServicesOf, session: SessionOf) -> VectorDetailBody:
     """Describes one version: what was measured of it, and which others look the same to `auto`."""
-    record = await get_vector(session, VectorReference.parse(ref))
+    record = await get_vector(session, ref)
     measured = await list_evaluations(session, record.id)
     evaluations = tuple(EvaluationBody.model_validate(item) for item in measured)
     body = VectorBody.model_validate(record)
@@ -157,7 +157,7 @@ async def get_file(ref: Ref, session: SessionOf, request: Request) -> Response:
     `Range: bytes=N-` and the ETag in `If-Range` only the rest comes (206); any other range is
     answered with the whole.
     """
-    record = await get_vector(session, VectorReference.parse(ref))
+    record = await get_vector(session, ref)
     stored, measured = await load_file(session, record)
     await session.commit()
     blob = await asyncio.to_thread(current_file, stored, record=record, measured=measured)
@@ -177,13 +177,8 @@ async def get_file(ref: Ref, session: SessionOf, request: Request) -> Response:
 @router.patch("/vectors/{ref}", responses=problems(404, 408, 413))
 async def change(ref: Ref, body: VectorPatch, session: SessionOf) -> VectorBody:
     """Changes what is said about a version; the numbers never change."""
-    record = await get_vector(session, VectorReference.parse(ref))
     changed = await update_vector(
-        session,
-        record.id,
-        description=body.description,
-        tags=body.tags,
-        status=body.status,
+        session, ref, description=body.description, tags=body.tags, status=body.status
     )
     return VectorBody.model_validate(changed)
 
@@ -191,8 +186,7 @@ async def change(ref: Ref, body: VectorPatch, session: SessionOf) -> VectorBody:
 @router.delete("/vectors/{ref}", status_code=204, responses=problems(404, 409))
 async def delete(ref: Ref, session: SessionOf) -> None:
     """Takes a version out of the library, unless an alias points at it."""
-    record = await get_vector(session, VectorReference.parse(ref))
-    await delete_vector(session, record.id)
+    await delete_vector(session, ref)
 
 
 @router.put("/vectors/{name}/aliases/{alias}", responses=problems(404, 408, 409, 412, 413))

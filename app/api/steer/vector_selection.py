@@ -20,7 +20,7 @@ from app.api.schemas.steering import (
 )
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, NotFoundError, SteeringError
-from app.core.identifiers import AUTO, VectorReference
+from app.core.identifiers import AUTO
 from app.core.settings import PolicyVector
 from app.core.splits import choose_split
 from app.library.catalogue.filters import VectorFilters
@@ -151,7 +151,7 @@ async def _find_policy(session: AsyncSession, wanted: Sequence[PolicyVector]) ->
 async def _find_vectors(
     session: AsyncSession, choices: Sequence[VectorChoice | PolicyVector], *, strength: float
 ) -> list[ChosenVector]:
-    records = [await get_vector(session, VectorReference.parse(choice.ref)) for choice in choices]
+    records = [await get_vector(session, choice.ref) for choice in choices]
     if len({record.id for record in records}) < len(records):
         raise InvalidInputError("The same vector is asked for twice; give it one strength")
     return [

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidInputError, VLibraryError
-from app.core.identifiers import LATEST, VectorReference, check_name
+from app.core.identifiers import LATEST, check_name
 from app.core.states import VectorStatus
 from app.library.aliases import lock_name
 from app.library.records import VectorRecord
@@ -56,7 +56,7 @@ async def change_each(
 
 async def _look_up(session: AsyncSession, ref: str) -> VectorRecord | VLibraryError:
     try:
-        return await get_vector(session, VectorReference.parse(ref))
+        return await get_vector(session, ref)
     except VLibraryError as error:
         return error
 
@@ -75,7 +75,7 @@ async def _change(
     if action == "set-status":
         return await update_vector(session, record.id, status=status)
     # As they are now that the name is locked, so that no other change of them is lost.
-    current = set((await get_vector(session, VectorReference(id=record.id))).tags)
+    current = set((await get_vector(session, record.id)).tags)
     changed = current.union(tags) if action == "tag" else current.difference(tags)
     return await update_vector(session, record.id, tags=changed)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.identifiers import VectorReference
 from app.core.vectors.card import MAX_SHOTS, VectorCard
 from app.core.vectors.file import decode_vector_file, encode_vector_file
 from app.library.catalogue.combination import METHOD, settings_of
@@ -47,7 +46,7 @@ async def prepare_combination(
     ids = [uuid.UUID(text) for text in spec["parts"]]
     async with sessions() as session:
         dataset = await get_dataset(session, job.dataset_id)
-        parts = [await get_vector(session, VectorReference(id=one)) for one in ids]
+        parts = [await get_vector(session, one) for one in ids]
         blobs = [await get_blob(session, one) for one in ids]
     items = await load(dataset, job.config.get("split"))
     unseen, seen = await leave_out_seen(items, ids, sessions=sessions, load=load)

@@ -8,7 +8,6 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import InvalidDatasetError
-from app.core.identifiers import VectorReference
 from app.core.vectors.file import decode_vector_file
 from app.library.database import Sessions
 from app.library.datasets import get_dataset
@@ -53,7 +52,7 @@ async def prepare_evaluation(
     vector_id = uuid.UUID(spec["vector"])
     async with sessions() as session:
         dataset = await get_dataset(session, job.dataset_id)
-        vector = await get_vector(session, VectorReference(id=vector_id))
+        vector = await get_vector(session, vector_id)
         blob = await get_blob(session, vector_id)
     split, support_split = job.config.get("split"), spec.get("support_split")
     items = await load(dataset, split)

@@ -15,7 +15,7 @@ from app.core.errors import (
     InvalidVectorFileError,
     NotFoundError,
 )
-from app.core.identifiers import VectorReference, sha256_hex
+from app.core.identifiers import sha256_hex
 from app.library.aliases import delete_alias, list_aliases, set_alias
 from app.library.catalogue.filters import VectorFilters, list_vectors
 from app.library.records import VectorRecord
@@ -37,7 +37,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 async def find(session: AsyncSession, text: str) -> VectorRecord:
-    return await get_vector(session, VectorReference.parse(text))
+    return await get_vector(session, text)
 
 
 async def test_what_is_stored_comes_back(sessions: Sessions) -> None:

@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import aliased
 
 from app.core.errors import InvalidInputError, NotFoundError
-from app.core.identifiers import VectorReference
 from app.library.access.access_keys import create_access_key, list_access_keys, revoke_access_key
 from app.library.access.audit import list_audit
 from app.library.aliases import list_aliases, set_alias
@@ -46,7 +45,7 @@ async def test_equal_names_are_different_things(north: Sessions, south: Sessions
     assert [record.version for record in made] == [1, 1, 2]
     for sessions, wanted in ((north, made[2]), (south, made[1])):
         async with sessions.begin() as session:
-            assert (await get_vector(session, VectorReference.parse("gears"))).id == wanted.id
+            assert (await get_vector(session, "gears")).id == wanted.id
             page = await list_vectors(session)
             assert all(record.id != made[1].id for record in page.items) == (wanted is made[2])
             assert [alias.version for alias in await list_aliases(session, "gears")] == [
@@ -73,7 +72,7 @@ async def test_what_is_elsewhere_is_not_there(north: Sessions, south: Sessions) 
         key, _ = await create_access_key(session, name="x", scopes=["read"])
     async with south.begin() as session:
         for missing in (
-            get_vector(session, VectorReference(id=vector.id)),
+            get_vector(session, vector.id),
             update_vector(session, vector.id, description="mine"),
             delete_vector(session, vector.id),
             set_alias(session, "gears", "prod", version=1),
@@ -98,7 +97,7 @@ async def test_what_is_elsewhere_is_not_there(north: Sessions, south: Sessions) 
         assert await list_access_keys(session) == []
         assert await list_aliases(session, "gears") == []
     async with north.begin() as session:
-        assert (await get_vector(session, VectorReference.parse("gears@prod"))).id == vector.id
+        assert (await get_vector(session, "gears@prod")).id == vector.id
         assert (await get_job(session, job.id)).state == "queued"
 
 
@@ -125,7 +124,7 @@ async def test_every_kind_of_statement_is_narrowed(north: Sessions, south: Sessi
         await session.execute(update(VectorRow).values(description="mine"))
         await session.execute(delete(AliasRow))
     async with north.begin() as session:
-        found = await get_vector(session, VectorReference.parse("gears"))
+        found = await get_vector(session, "gears")
         assert (found.description, found.aliases) == ("", ("latest",))
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import pytest
 
 from app.core.errors import JSON
-from app.core.identifiers import VectorReference
 from app.core.vectors.card import VectorCard
 from app.core.vectors.file import decode_vector_file
 from app.library.evaluations import list_evaluations
@@ -47,7 +46,7 @@ async def test_a_combination_is_stored_with_its_parents_and_its_measurement(shop
     assert [part["vector"] for part in report["parts"]] == ["part-0@1", "part-1@1"]
     assert report["best_part"] in report["reason"]
     async with shop.sessions() as session:
-        made = await get_vector(session, VectorReference.parse("whole"))
+        made = await get_vector(session, "whole")
         (measured,) = await list_evaluations(session, made.id)
         blobs = [await get_blob(session, one.id) for one in (*parts, made)]
     assert made.id == job.vector_id

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from app.core.identifiers import VectorReference
 from app.core.pixels import PIXELS_VERSION
 from app.core.vectors.card import read_card
 from app.core.vectors.file import decode_vector_file
@@ -64,7 +63,7 @@ async def test_a_measurement_is_attached_and_travels_with_the_file(shop: Shop) -
     assert asking["prompt_tokens"] > report["conditions"]["m2iv"]["prompt_tokens"] > 0
     async with shop.sessions() as session:
         (measured,) = await list_evaluations(session, vector.id)
-        record = await get_vector(session, VectorReference(id=vector.id))
+        record = await get_vector(session, vector.id)
         blob, all_measured = await load_file(session, record)
     own = report["conditions"]["m2iv"]
     assert (measured.dataset, measured.split, measured.items) == ("given", "all", report["items"])

@@ -26,7 +26,7 @@ from app.core.errors import (
     UnavailableError,
     WorkerUnavailableError,
 )
-from app.core.identifiers import VectorReference, sha256_hex
+from app.core.identifiers import sha256_hex
 from app.core.settings import Settings
 from app.library.datasets import create_dataset
 from app.library.records import JobRecord
@@ -137,7 +137,7 @@ async def test_a_queued_job_is_trained_and_its_vector_steers_the_next_request(
         job = await _until(sessions, job_id, lambda job: job.is_final)
         assert job.state == "succeeded"
         async with sessions() as session:
-            vector = await get_vector(session, VectorReference.parse("colours"))
+            vector = await get_vector(session, "colours")
         use = VectorUse(sha256=vector.sha256, name="colours", version=1, strength=2.0)
         answer = await answer_of(client, _request(vectors=[use], baseline=True))
         assert answer.receipt.sites_hit == answer.receipt.sites_expected > 0

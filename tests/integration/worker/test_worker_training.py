@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import select
 
 from app.core.errors import NotFoundError
-from app.core.identifiers import VectorReference
 from app.core.pixels import PIXELS_VERSION
 from app.core.vectors.file import decode_vector_file
 from app.library.evaluations import list_evaluations
@@ -51,7 +50,7 @@ async def test_a_job_ends_with_vector_measurement_keys_and_success_together(shop
     assert (job.state, job.attempts, job.error_code) == ("succeeded", 1, None)
     assert job.progress["phase"] == "evaluate"
     async with shop.sessions() as session:
-        vector = await get_vector(session, VectorReference.parse("colours"))
+        vector = await get_vector(session, "colours")
         blob = await get_blob(session, vector.id)
         (measured,) = await list_evaluations(session, vector.id)
         (keys,) = await load_keys(session, space_id(shop.backbone))

@@ -78,7 +78,7 @@ async def existing_model(
     if reference is None or reference == AUTO:
         return backbones[0], None
     try:
-        record = await get_vector(session, VectorReference.parse(reference))
+        record = await get_vector(session, reference)
     except NotFoundError as error:
         raise _no_model(backbones) from error
     fitting = (one for one in backbones if one.fingerprint == record.backbone.fingerprint)
