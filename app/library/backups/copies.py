@@ -41,6 +41,7 @@ _DAMAGED: Final = """
 SELECT name || '@' || version FROM vectors
 WHERE encode(sha256(blob), 'hex') <> sha256 ORDER BY name, version
 """
+# None of them is deleted until the transaction ends.
 _DATASETS: Final = """
 SELECT item.storage_key, item.sha256, item.name FROM datasets item
 WHERE to_jsonb(item) ->> 'deleted' IS NULL ORDER BY item.id
@@ -71,27 +72,31 @@ async def save_library(
     that name sees it, to a file.
     """
     async with sessions() as session:
-        snapshot, place = await export_snapshot(session), await schema_of(session)
-        datasets = await hold_datasets(session)
+        await read_one_moment(session)
+        snapshot = (await session.execute(text("SELECT pg_export_snapshot()"))).scalar_one()
+        place = await schema_of(session)
+        datasets = (await session.execute(text(_DATASETS))).all()
         report("database")
         # Not in another thread, for which a command that is asked to end would wait.
         dump(place, snapshot, writer.scratch)
         writer.take(DUMP)
-        damaged = [f"vector {reference}" for reference in await list_damaged(session)]
+        damaged = [f"vector {reference}" for reference in await session.scalars(text(_DAMAGED))]
         for key, sha256, name in datasets:
             report(f"data set {name}")
             if not await _copy(store, key, writer) or writer.files[-1].sha256 != sha256:
                 damaged.append(f"data set {name}")
-        for job_id in await list_unfinished(session):
+        unfinished = {"states": list(UNFINISHED_STATES)}
+        for job_id in (await session.scalars(text(_UNFINISHED), unfinished)).all():
             report(f"checkpoint of {job_id}")
             await _copy(store, checkpoint_key(job_id), writer)
         report("digests")
+        number = (await session.execute(text("SHOW server_version_num"))).scalar_one()
         manifest = Manifest(
             software=software_version(),
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             revision=revision,
             place=place,
-            postgres=await postgres_version(session),
+            postgres=int(number) // 10000,
             tables=await read_contents(session),
             files=writer.files,
             damaged=tuple(damaged),
@@ -165,13 +170,6 @@ async def check_restored(sessions: Sessions, manifest: Manifest) -> None:
         raise CorruptDataError(f"Restored tables differ from the backup: {', '.join(differing)}")
 
 
-async def export_snapshot(session: AsyncSession) -> str:
-    """The name under which others may see what this session sees, until it ends."""
-    await read_one_moment(session)
-    name: str = (await session.execute(text("SELECT pg_export_snapshot()"))).scalar_one()
-    return name
-
-
 async def read_contents(session: AsyncSession) -> dict[str, TableContents]:
     """Rows and digest of every table, by name."""
     # These decide how a moment is written.
@@ -194,29 +192,6 @@ async def schema_of(session: AsyncSession) -> str:
     if name is None:
         raise ConfigurationError("The database has no schema of its search path: create it first")
     return name
-
-
-async def hold_datasets(session: AsyncSession) -> list[tuple[str, str, str]]:
-    """Key, digest and name of every data set, none of which is deleted until the session ends."""
-    return [
-        (row.storage_key, row.sha256, row.name) for row in await session.execute(text(_DATASETS))
-    ]
-
-
-async def list_unfinished(session: AsyncSession) -> list[str]:
-    """Ids of the jobs that have not ended."""
-    return list(await session.scalars(text(_UNFINISHED), {"states": list(UNFINISHED_STATES)}))
-
-
-async def list_damaged(session: AsyncSession) -> list[str]:
-    """References of vectors whose file does not match its digest."""
-    return list(await session.scalars(text(_DAMAGED)))
-
-
-async def postgres_version(session: AsyncSession) -> int:
-    """The server's major version."""
-    number = (await session.execute(text("SHOW server_version_num"))).scalar_one()
-    return int(number) // 10000
 
 
 async def require_unused(session: AsyncSession) -> None:
