@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 from fastapi import Depends, Header, Request, Response
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import SessionOf
 from app.api.http.access import key_of, quotas_of
@@ -30,14 +29,14 @@ SEPARATOR: Final = b"\0"
 
 @dataclass(kw_only=True, eq=False)
 class Creation:
-    """The making of one thing, for a request that may carry a key of its own."""
+    """The making of what a request asks for, which may carry a key of its own."""
 
-    session: AsyncSession
+    session: SessionOf
     request: Request
     response: Response
-    idempotency_key: str | None
-    _asked: RequestKey | None = None
-    _use: Use = field(default_factory=dict)
+    idempotency_key: IdempotencyKey = None
+    _asked: RequestKey | None = field(default=None, init=False)
+    _use: Use = field(default_factory=dict, init=False)
 
     async def begin(self, content: str) -> None:
         """Returns when the thing is to be made, in the request's transaction.
@@ -86,17 +85,4 @@ class Creation:
         )
 
 
-async def creation_of(
-    session: SessionOf,
-    *,
-    request: Request,
-    response: Response,
-    idempotency_key: IdempotencyKey = None,
-) -> Creation:
-    """The making of what this request asks for."""
-    return Creation(
-        session=session, request=request, response=response, idempotency_key=idempotency_key
-    )
-
-
-CreationOf: TypeAlias = Annotated[Creation, Depends(creation_of)]
+CreationOf: TypeAlias = Annotated[Creation, Depends()]
