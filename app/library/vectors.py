@@ -182,8 +182,18 @@ async def get_vectors(
     session: AsyncSession, ids: Sequence[uuid.UUID]
 ) -> dict[uuid.UUID, VectorRecord]:
     """The vectors with these ids; those that do not exist or were deleted are left out."""
-    query = VECTOR_ROWS.where(VectorRow.id.in_(ids), VectorRow.deleted.is_(None))
+    query = _STORED.where(VectorRow.id.in_(ids))
     return {record.id: record for record in await read_vectors(session, query)}
+
+
+async def list_in_use(
+    session: AsyncSession, backbone_fingerprint: str, *, limit: int
+) -> list[VectorRecord]:
+    """The newest vectors of a backbone that were neither deleted nor retired, newest first."""
+    query = _STORED.where(
+        VectorRow.backbone_fingerprint == backbone_fingerprint, VectorRow.status != "retired"
+    )
+    return await read_vectors(session, query.order_by(VectorRow.id.desc()).limit(limit))
 
 
 async def find_same(session: AsyncSession, *, name: str, sha256: str) -> VectorRecord | None:
@@ -193,9 +203,7 @@ async def find_same(session: AsyncSession, *, name: str, sha256: str) -> VectorR
     at once see each other's version.
     """
     await _hold_name(session, check_name(name), new_versions=0)
-    query = VECTOR_ROWS.where(
-        VectorRow.name == name, VectorRow.sha256 == sha256, VectorRow.deleted.is_(None)
-    )
+    query = _STORED.where(VectorRow.name == name, VectorRow.sha256 == sha256)
     found = await read_vectors(session, query.order_by(VectorRow.version.desc()).limit(1))
     return next(iter(found), None)
 

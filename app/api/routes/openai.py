@@ -41,7 +41,6 @@ from app.api.steer.openai.models import (
     model_body,
     model_name,
     named_model,
-    offered_vectors,
     served_backbones,
 )
 from app.api.steer.openai.requests import steering_of
@@ -50,11 +49,13 @@ from app.api.steer.streaming import EVENTS, AnswerStream, ResponderOf
 from app.api.steer.unknown_fields import settle_unknown_fields
 from app.core.cancellation import run_until_disconnect
 from app.core.errors import InvalidInputError
+from app.library.vectors import list_in_use
 from app.rpc.messages import MAX_EMBED_ITEMS, EmbedRequest
 
 router = APIRouter(tags=["openai"])
 admitted = APIRouter(route_class=AdmittedRoute)
 
+MAX_LISTED_VECTORS = 10_000
 PROBLEMS = openai_problems(404, 408, 413, 429, 504)
 ModelId = Annotated[str, Path(max_length=MAX_MODEL_CHARACTERS)]
 
@@ -188,12 +189,14 @@ def _encoded(
 @router.get("/v1/models", responses=openai_problems())
 async def list_models(services: ServicesOf, session: SessionOf) -> ModelsBody:
     """Lists the backbones that are served, and every vector of theirs that was not retired."""
+    # By name whoever asks decides, so vectors without proof are among them.
     backbones = await served_backbones(services)
     # Several may have one name.
     named = {model_name(backbone): backbone for backbone in reversed(backbones)}
     models = [model_body(backbone) for backbone in reversed(named.values())]
     for backbone in backbones:
-        models += [model_body(backbone, one) async for one in offered_vectors(session, backbone)]
+        offered = await list_in_use(session, backbone.fingerprint, limit=MAX_LISTED_VECTORS)
+        models += [model_body(backbone, record) for record in offered]
     return ModelsBody(data=tuple(models))
 
 

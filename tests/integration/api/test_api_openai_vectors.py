@@ -156,7 +156,6 @@ async def test_vectors_are_models_until_they_are_retired(
     sessions: Sessions,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.api.steer.openai.models.PAGE", 2)
     records = [await store_vector(sessions, worker.description, seed=seed) for seed in range(6)]
     async with sessions.begin() as session:
         await update_vector(session, records[1].id, status="unproven")
@@ -168,7 +167,7 @@ async def test_vectors_are_models_until_they_are_retired(
     assert found[1].created > 0
     one = await client.models.retrieve(f"{MODEL}:colours@3")
     assert (one.id, one.created) == (versions[2], found[3].created)
-    monkeypatch.setattr("app.api.steer.openai.models.MAX_LISTED_VECTORS", 4)
+    monkeypatch.setattr("app.api.routes.openai.MAX_LISTED_VECTORS", 4)
     assert len([model async for model in client.models.list()]) == 5
 
 

@@ -1,6 +1,6 @@
 """Names of models in the OpenAI-compatible API: a backbone, and perhaps what steers it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,13 +10,10 @@ from app.api.schemas.openai.answers import ModelBody
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError, NotFoundError
 from app.core.identifiers import AUTO, VectorReference
-from app.library.catalogue.filters import VectorFilters, list_vectors
 from app.library.records import VectorRecord
 from app.library.vectors import get_vector
 
 SEPARATOR: Final = ":"
-PAGE: Final = 200
-MAX_LISTED_VECTORS: Final = 10_000
 
 
 async def named_model(
@@ -86,27 +83,6 @@ async def existing_model(
     if backbone is None:
         raise _no_model(backbones)
     return backbone, record
-
-
-async def offered_vectors(
-    session: AsyncSession, backbone: BackboneDescription
-) -> AsyncIterator[VectorRecord]:
-    """The backbone's vectors that were not retired, newest first and at most 10,000.
-
-    By name whoever asks decides, so those without proof are among them.
-    """
-    cursor: str | None = None
-    num_listed = 0
-    while num_listed < MAX_LISTED_VECTORS:
-        filters = VectorFilters(backbone=backbone.fingerprint)
-        page = await list_vectors(session, filters, limit=PAGE, cursor=cursor)
-        offered = [record for record in page.items if record.status != "retired"]
-        for record in offered[: MAX_LISTED_VECTORS - num_listed]:
-            yield record
-        num_listed += len(offered)
-        cursor = page.next_cursor
-        if cursor is None:
-            return
 
 
 def model_name(backbone: BackboneDescription, record: VectorRecord | None = None) -> str:
