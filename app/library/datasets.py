@@ -176,7 +176,7 @@ async def create_dataset(
     if previous != row.id and (created is None or previous is not None):
         moved = {"name": name, "previous": None if previous is None else str(previous)}
         await write_audit(session, action="dataset.name", subject=str(row.id), details=moved)
-    return record_of(DatasetRecord, row, name=name or row.name)
+    return record_of(DatasetRecord, row, name=name)
 
 
 async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> DatasetRecord:
@@ -185,13 +185,18 @@ async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> Data
     Raises:
         NotFoundError: There is none.
     """
+    text = str(reference)
+    query = select(DatasetRow).where(DatasetRow.deleted.is_(None))
     # A digest of 32 digits, which Python takes for a UUID as well, is a name.
-    if not is_id(str(reference)):
-        return await _get_by_name(session, str(reference))
-    row = await session.get(DatasetRow, uuid.UUID(str(reference)))
-    if row is None or row.deleted is not None:
-        raise NotFoundError(f"There is no data set {reference}")
-    return record_of(DatasetRecord, row)
+    if is_id(text):
+        query = query.where(DatasetRow.id == uuid.UUID(text))
+    else:
+        query = query.join(DatasetNameRow, DatasetNameRow.dataset_id == DatasetRow.id)
+        query = query.where(DatasetNameRow.name == check_name(text, what="data set"))
+    row = (await session.scalars(query)).one_or_none()
+    if row is None:
+        raise NotFoundError(f"There is no data set {text}")
+    return record_of(DatasetRecord, row, name=row.name if is_id(text) else text)
 
 
 async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> DatasetRecord:
@@ -252,18 +257,6 @@ async def find_by_sha256(session: AsyncSession, sha256: str) -> DatasetRecord | 
     query = select(DatasetRow).where(DatasetRow.sha256 == sha256, DatasetRow.deleted.is_(None))
     row = (await session.scalars(query)).one_or_none()
     return None if row is None else record_of(DatasetRecord, row)
-
-
-async def _get_by_name(session: AsyncSession, name: str) -> DatasetRecord:
-    query = (
-        select(DatasetRow)
-        .join(DatasetNameRow, DatasetNameRow.dataset_id == DatasetRow.id)
-        .where(DatasetNameRow.name == check_name(name, what="data set"))
-    )
-    row = (await session.scalars(query)).one_or_none()
-    if row is None:
-        raise NotFoundError(f"There is no data set named {name}")
-    return record_of(DatasetRecord, row, name=name or row.name)
 
 
 async def list_datasets(
