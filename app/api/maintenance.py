@@ -9,12 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from app.api.dependencies import Services
 from app.core.folders import scratch_dir
 from app.core.telemetry.logs import get_logger
 from app.library.access.idempotency import forget_answers
+from app.library.database import logging_failures
 from app.library.training.attempts import requeue_stalled
 from app.library.workspaces import in_all_workspaces
 
@@ -29,22 +28,15 @@ log = get_logger(__name__)
 async def maintain(services: Services) -> None:
     """Removes abandoned files, then looks for stalled jobs and old answers until cancelled."""
     pause_seconds = services.settings.job_stalled_seconds / CHECKS_PER_STALL
-    try:
+    with logging_failures("cannot remove abandoned files"):
         await asyncio.to_thread(remove_abandoned_files, _files_in_work(services))
-    except OSError as error:
-        log.warning("cannot remove abandoned files", reason=type(error).__name__)
     forgot_at = -math.inf
     while True:
-        try:
+        with logging_failures("cannot look for stalled jobs and old answers"):
             await requeue_stalled_jobs(services)
             if time.monotonic() - forgot_at >= FORGET_SECONDS:
                 await forget_old_answers(services)
                 forgot_at = time.monotonic()
-        except (SQLAlchemyError, OSError) as error:
-            log.warning("cannot look for stalled jobs and old answers", reason=type(error).__name__)
-        except Exception:
-            # Nobody waits for this task, so nobody would hear that it has ended.
-            log.exception("cannot look for stalled jobs and old answers")
         await asyncio.sleep(pause_seconds)
 
 

@@ -4,13 +4,13 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeAlias, TypeVar
 
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from app.core.errors import JSON, ConfigurationError
+from app.core.telemetry.logs import get_logger
 from app.library.workspaces import WorkspaceSession
 
 DRIVER: Final = "postgresql+psycopg"
@@ -27,6 +28,8 @@ ATTEMPTS: Final = 3
 
 Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 Result = TypeVar("Result")
+
+log = get_logger(__name__)
 
 
 def _storable(value: JSON) -> JSON:
@@ -164,6 +167,17 @@ async def run_transaction(
                 raise
             await asyncio.sleep(0.02 * 2**attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+@contextmanager
+def logging_failures(message: str) -> Iterator[None]:
+    """Ends a block that fails with a line in the log: for work that nobody waits for."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError, MemoryError) as error:
+        log.warning(message, reason=type(error).__name__)
+    except Exception:
+        log.exception(message)
 
 
 def lock_number(name: str) -> int:

@@ -12,10 +12,8 @@ from uuid import UUID
 
 import anyio
 from fastapi.sse import ServerSentEvent
-from sqlalchemy.exc import SQLAlchemyError
 
-from app.core.telemetry.logs import get_logger
-from app.library.database import Sessions
+from app.library.database import Sessions, logging_failures
 from app.library.records import JobEvent
 from app.library.training.jobs import new_events
 
@@ -23,8 +21,6 @@ POLL_SECONDS: Final = 0.5
 RECONNECT_MILLISECONDS: Final = 2000
 
 _News: TypeAlias = tuple[list[JobEvent], bool]
-
-log = get_logger(__name__)
 
 
 class JobEvents:
@@ -82,13 +78,9 @@ class JobEvents:
     async def _read(self) -> None:
         """Looks again and again while somebody listens."""
         while self._listeners:
-            try:
+            # Those who listen wait for what comes, not for this task.
+            with logging_failures("cannot read the events of jobs"):
                 await self._look()
-            except (SQLAlchemyError, OSError) as error:
-                log.warning("cannot read the events of jobs", reason=type(error).__name__)
-            except Exception:
-                # Those who listen wait for what comes, not for this task.
-                log.exception("cannot read the events of jobs")
             await asyncio.sleep(self._poll_seconds)
 
     async def _look(self) -> None:

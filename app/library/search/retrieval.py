@@ -14,13 +14,17 @@ from functools import partial
 from typing import Final, TypeVar
 
 from sqlalchemy import ARRAY, Uuid, any_, bindparam, select
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError
 
 from app.core.access import DEFAULT_WORKSPACE
 from app.core.errors import InvalidInputError, NotFoundError, UnavailableError
-from app.core.telemetry.logs import get_logger
 from app.library.catalogue.filters import VectorFilters, matching_ids
-from app.library.database import Sessions, read_one_moment, without_transactions
+from app.library.database import (
+    Sessions,
+    logging_failures,
+    read_one_moment,
+    without_transactions,
+)
 from app.library.evaluations import held_out_gains
 from app.library.records import VectorRecord
 from app.library.search.index import MAX_ACCEPTED, Snapshot
@@ -56,8 +60,6 @@ _FOUND: Final = VECTOR_ROWS.add_columns(_EPOCH.scalar_subquery()).where(
 )
 
 Answer = TypeVar("Answer")
-
-log = get_logger(__name__)
 
 
 class Retriever:
@@ -269,14 +271,9 @@ class Retriever:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._poll_seconds)
-            try:
+            with logging_failures("cannot refresh the index"):
                 await self._refresh()
                 await self.encode()
-            except (SQLAlchemyError, OSError, MemoryError) as error:
-                log.warning("cannot refresh the index", error=type(error).__name__)
-            except Exception:
-                # Nobody waits for this task, so nobody would hear that it has ended.
-                log.exception("cannot refresh the index")
 
 
 def _leading(hits: Sequence[Hit], *, k: int) -> Sequence[Hit]:
