@@ -32,22 +32,22 @@ Result = TypeVar("Result")
 log = get_logger(__name__)
 
 
-def _storable(value: JSON) -> JSON:
+def storable(value: JSON) -> JSON:
     """The value with everything replaced that jsonb refuses: NaN, infinities, NUL, surrogates."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
         return value.replace("\0", "").encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
-        return {str(_storable(str(key))): _storable(item) for key, item in value.items()}
+        return {str(storable(str(key))): storable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
+        return [storable(item) for item in value]
     return value
 
 
 def dump_json(value: JSON) -> str:
     """JSON text that Postgres accepts as jsonb; a number that is not finite becomes null."""
-    return json.dumps(_storable(value), allow_nan=False, separators=(",", ":"))
+    return json.dumps(storable(value), allow_nan=False, separators=(",", ":"))
 
 
 def database_url(url: str) -> URL:

@@ -4,7 +4,6 @@ Below `/v1` the same facts are told in OpenAI's shape.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -18,6 +17,7 @@ from app.api.http.openai_errors import (
     openai_response,
 )
 from app.core.errors import JSON
+from app.library.database import storable
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:vlibrary:error:"
@@ -101,7 +101,7 @@ def problem_content(
             "code": code,
             "request_id": request_id_of(request),
             "errors": [error.model_dump() for error in errors],
-            "details": _finite(details),
+            "details": storable(details),
         }
     return json.dumps(body, allow_nan=False, default=str)
 
@@ -112,16 +112,6 @@ def title_of(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "Error"
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401 - JSON of any shape
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
