@@ -5,7 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -13,8 +13,6 @@ from fastapi.routing import APIRoute
 from app.api.http.access import key_of
 from app.api.http.steady_bodies import require_rate
 from app.core.errors import BusyError
-
-Reason = Literal["full", "bytes", "caller"]
 
 MIN_RETRY_AFTER_SECONDS: Final = 1
 MAX_RETRY_AFTER_SECONDS: Final = 30
@@ -106,9 +104,8 @@ class Admission:
             BusyError: All are taken, or the caller has its share already; it says when one is
                 likely to be free.
         """
-        reason = self._obstacle(num_bytes=num_bytes, caller=caller)
-        if reason is not None:
-            raise self._rejection(reason, num_bytes=num_bytes, caller=caller)
+        if (busy := self._refusal(num_bytes, caller=caller)) is not None:
+            raise busy
         self._requests += 1
         self._bytes += num_bytes
         self._callers[caller] += 1
@@ -124,32 +121,25 @@ class Admission:
                 # An entry for everyone who ever called would grow for ever.
                 del self._callers[caller]
 
-    def _obstacle(self, *, num_bytes: int, caller: str) -> Reason | None:
-        share = self._max_requests_per_caller
-        if share is not None and self._callers[caller] >= share:
-            return "caller"
-        if self._requests >= self._max_requests:
-            return "full"
-        if self._requests > 0 and self._bytes + num_bytes > self._max_bytes:
-            return "bytes"
-        return None
-
-    def _rejection(self, reason: Reason, *, num_bytes: int, caller: str) -> BusyError:
+    def _refusal(self, num_bytes: int, *, caller: str) -> BusyError | None:
+        found, own, share = self._requests, self._callers[caller], self._max_requests_per_caller
+        if share is not None and own >= share:
+            reason, message = "caller", f"{own} requests of this caller are in flight, more"
+        elif found >= self._max_requests:
+            reason, message = "full", f"{found} requests are in flight, more"
+        elif found > 0 and self._bytes + num_bytes > self._max_bytes:
+            reason = "bytes"
+            message = f"{self._bytes} bytes of bodies are in flight, {num_bytes} more"
+        else:
+            return None
         self._rejections[reason] += 1
-        if reason == "caller":
-            own = self._callers[caller]
-            return _busy(
-                f"{own} requests of this caller are in flight, more are not admitted",
-                reason=reason,
-                # Of all that end, every so many-th is one of this caller's.
-                seconds=self._requests / own / self._throughput.per_second(),
-            )
-        return _busy(
-            f"{self._requests} requests are in flight, more are not admitted"
-            if reason == "full"
-            else f"{self._bytes} bytes of bodies are in flight, {num_bytes} more are not admitted",
-            reason=reason,
-            seconds=self._num_to_end(num_bytes) / self._throughput.per_second(),
+        # Of all that end, every so many-th is one of this caller's.
+        num_to_end = found / own if reason == "caller" else self._num_to_end(num_bytes)
+        seconds = math.ceil(num_to_end / self._throughput.per_second())
+        return BusyError(
+            f"{message} are not admitted",
+            details={"reason": reason},
+            retry_after_seconds=min(max(seconds, MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS),
         )
 
     def _num_to_end(self, num_bytes: int) -> int:
@@ -159,11 +149,6 @@ class Admission:
         mean_bytes = self._bytes / max(1, self._requests)
         surplus = math.ceil(surplus_bytes / mean_bytes) if mean_bytes else 0
         return max(1, surplus_requests, surplus)
-
-
-def _busy(message: str, *, reason: Reason, seconds: float) -> BusyError:
-    whole = min(max(math.ceil(seconds), MIN_RETRY_AFTER_SECONDS), MAX_RETRY_AFTER_SECONDS)
-    return BusyError(message, details={"reason": reason}, retry_after_seconds=whole)
 
 
 class AdmittedRoute(APIRoute):
