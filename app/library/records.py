@@ -50,7 +50,6 @@ class VectorRecord:
     tags: tuple[str, ...]
     aliases: tuple[str, ...]
     created: dt.datetime
-    deleted: dt.datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +125,6 @@ class DatasetRecord:
     size_bytes: int
     num_items: int
     num_images: int
-    format: str
     storage_key: str
     description: str
     report: Mapping[str, Any]
@@ -145,8 +143,8 @@ class JobRecord:
     `config` overrides the configuration, `backbone_fingerprint` is the only backbone that may be
     trained, or None for any, and `report` tells how the vectors did on held-out items beside their
     opponents. `vector` is the vector that the job stored or measured, once it succeeded: its `id`,
-    `name`, `version` and `status`. `last_sequence` is the number of its newest event, `heartbeat`
-    when a worker last said that it is alive, `attempts` how often one took it.
+    `name`, `version` and `status`. `heartbeat` is when a worker last said that it is alive,
+    `attempts` how often one took it.
     """
 
     id: uuid.UUID
@@ -166,7 +164,6 @@ class JobRecord:
     error_message: str | None
     cancel_requested: bool
     attempts: int
-    last_sequence: int
     heartbeat: dt.datetime
     created: dt.datetime
     started: dt.datetime | None

@@ -32,7 +32,6 @@ def vector_record(**changes: Any) -> VectorRecord:  # noqa: ANN401 - any field
         "tags": (),
         "aliases": (),
         "created": dt.datetime(2025, 1, 1, tzinfo=dt.UTC),
-        "deleted": None,
         **changes,
     }
     return VectorRecord(**fields)

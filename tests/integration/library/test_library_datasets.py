@@ -34,7 +34,7 @@ async def test_a_data_set_is_found_by_id_and_name(session: AsyncSession) -> None
     assert await get_dataset(session, made.id) == made
     assert await get_dataset(session, str(made.id)) == made
     assert await get_dataset(session, "easy-vqa") == made
-    assert (made.num_items, made.num_images, made.format) == (3, 2, "parquet")
+    assert (made.num_items, made.num_images) == (3, 2)
 
 
 async def test_a_name_that_is_a_digest_is_a_name(session: AsyncSession) -> None:

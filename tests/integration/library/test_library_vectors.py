@@ -55,7 +55,6 @@ async def test_what_is_stored_comes_back(sessions: Sessions) -> None:
     assert found.backbone == make_description()
     assert len(found.norms["attention"]) == 3
     assert found.hyper_parameters == {"epochs": 3}
-    assert found.deleted is None
 
 
 async def test_nothing_is_there_without_a_commit(sessions: Sessions) -> None:
