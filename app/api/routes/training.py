@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.api.creation import Creation, CreationOf
+from app.api.creation import CreationOf
 from app.api.dependencies import Services, ServicesOf, SessionOf
 from app.api.http.access import may_stay
 from app.api.http.admission import caller_of
@@ -22,7 +22,7 @@ from app.api.schemas.training import (
     TrainRequest,
 )
 from app.core.errors import JSON
-from app.core.jobs import JobKind, JobState
+from app.core.jobs import JobState
 from app.core.splits import TEST, choose_split
 from app.library.catalogue.combination import require_one_backbone
 from app.library.catalogue.comparison import check_distinct
@@ -63,12 +63,12 @@ async def start(
         session,
         name=body.name,
         dataset_id=dataset.id,
-        config=config if split is None else {**config, "split": split},
+        config=_config(config, split=split),
         backbone_fingerprint=_named(body.backbone, training),
         description=body.description,
         tags=body.tags,
     )
-    return await _answer(creation, record, training)
+    return await creation.answer(_body(record, training), at=f"/train/{record.id}")
 
 
 @router.post("/train/combine", status_code=202, responses=problems(404, 408, 409, 413))
@@ -92,12 +92,12 @@ async def combine(
         session,
         name=body.name,
         dataset_id=dataset.id,
-        config=_config("combine", spec, split=split),
+        config=_config({"combine": spec}, split=split),
         backbone_fingerprint=_trained(require_one_backbone(parts), training),
         description=body.description,
         tags=body.tags,
     )
-    return await _answer(creation, record, training)
+    return await creation.answer(_body(record, training), at=f"/train/{record.id}")
 
 
 @router.post("/evaluations", status_code=202, responses=problems(404, 408, 409, 413))
@@ -126,10 +126,10 @@ async def evaluate(
         session,
         name=vector.name,
         dataset_id=dataset.id,
-        config=_config("evaluate", spec, split=split),
+        config=_config({"evaluate": spec}, split=split),
         backbone_fingerprint=_trained(vector.backbone.fingerprint, training),
     )
-    return await _answer(creation, record, training)
+    return await creation.answer(_body(record, training), at=f"/train/{record.id}")
 
 
 def _named(backbone: str | None, training: Sequence[HealthResponse]) -> str | None:
@@ -158,14 +158,8 @@ def _trained(fingerprint: str, training: Sequence[HealthResponse]) -> str:
     return backbone_for([fingerprint], training).backbone.fingerprint if training else fingerprint
 
 
-def _config(kind: JobKind, spec: JSON, *, split: str | None) -> dict[str, JSON]:
-    return {kind: spec} if split is None else {kind: spec, "split": split}
-
-
-async def _answer(
-    creation: Creation, record: JobRecord, training: Sequence[HealthResponse]
-) -> JobBody:
-    return await creation.answer(_body(record, training), at=f"/train/{record.id}")
+def _config(settings: dict[str, JSON], *, split: str | None) -> dict[str, JSON]:
+    return settings if split is None else {**settings, "split": split}
 
 
 def _body(record: JobRecord, training: Sequence[HealthResponse]) -> JobBody:
