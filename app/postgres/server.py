@@ -77,6 +77,7 @@ class EmbeddedPostgres:
 
     Attributes:
         data_dir: Folder of the server: data, socket, log, and a copy of the programs if needed.
+        url: SQLAlchemy URL of the database, valid while the server runs.
         is_adopted: Whether another process owns the server that `start` found.
     """
 
@@ -84,17 +85,15 @@ class EmbeddedPostgres:
         self, data_dir: Path | str, *, pg_bin: Path | None = None, is_shared: bool = True
     ) -> None:
         self.data_dir = Path(data_dir).resolve()
+        self.url = address(self.data_dir)
         self.is_adopted = False
+        self._pgdata = self.data_dir / "pgdata"
+        self._socket_dir = socket_folder(self.data_dir)
         self._is_shared = is_shared
         self._pg_bin = pg_bin
         self._child: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
         self._log_bytes = 0
-
-    @property
-    def url(self) -> str:
-        """SQLAlchemy URL of the database, valid while the server runs."""
-        return address(self.data_dir)
 
     @property
     def pid(self) -> int | None:
@@ -165,14 +164,6 @@ class EmbeddedPostgres:
 
     def __exit__(self, *_error: object) -> None:
         self.stop()
-
-    @property
-    def _pgdata(self) -> Path:
-        return self.data_dir / "pgdata"
-
-    @property
-    def _socket_dir(self) -> Path:
-        return socket_folder(self.data_dir)
 
     def _connect(self, database: str = DATABASE) -> psycopg.Connection:
         return psycopg.connect(

@@ -98,7 +98,7 @@ async def save_library(
             place=place,
             postgres=int(number) // 10000,
             tables=await read_contents(session),
-            files=writer.files,
+            files=tuple(writer.files),
             damaged=tuple(damaged),
         )
     writer.finish(manifest)

@@ -30,12 +30,16 @@ class BackupWriter:
 
     The target is a folder, or one file where it ends with `.tar`; `work` is an own folder beside
     it.
+
+    Attributes:
+        files: What was taken so far.
+        scratch: Where a file may be written before it is given to `take`.
     """
 
     def __init__(self, target: Path, *, work: Path) -> None:
         self._target = target
-        self._work = work
-        self._files: list[BackupFile] = []
+        self.files: list[BackupFile] = []
+        self.scratch = work / "next"
         self._content = work / "content"
         self._archive: tarfile.TarFile | None = None
         if target.suffix == TAR:
@@ -44,23 +48,12 @@ class BackupWriter:
         else:
             self._content.mkdir(mode=0o700)
 
-    @property
-    def files(self) -> tuple[BackupFile, ...]:
-        """What was taken so far."""
-        return tuple(self._files)
-
-    @property
-    def scratch(self) -> Path:
-        """Where a file may be written before it is given to `take`."""
-        return self._work / "next"
-
-    def take(self, path: str) -> BackupFile:
+    def take(self, path: str) -> None:
         """Moves the file at `scratch` into the backup."""
         size = self.scratch.stat().st_size
         file = BackupFile(path=path, sha256=digest_of(self.scratch), size_bytes=size)
         self._store(path)
-        self._files.append(file)
-        return file
+        self.files.append(file)
 
     def finish(self, manifest: Manifest) -> None:
         """Adds the manifest and puts everything where it was wanted."""
