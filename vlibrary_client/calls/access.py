@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from vlibrary_client.calls.arguments import listed, present, segment
 from vlibrary_client.notebooks import listing
 from vlibrary_client.types import Page
-from vlibrary_client.wire.replies import Call, json_reader, posted
+from vlibrary_client.wire.replies import Call, fetched, json_reader, posted
 
 Scope: TypeAlias = Literal["read", "write", "train", "steer", "admin"]
 
@@ -107,7 +107,7 @@ def create_key(
 
 def list_keys() -> Call[Page[AccessKey]]:
     """Every key that was ever made, newest first."""
-    return Call(path="/keys", read=json_reader(Page[AccessKey]))
+    return fetched("/keys", Page[AccessKey])
 
 
 def revoke_key(key_id: str) -> Call[AccessKey]:
@@ -133,4 +133,4 @@ def list_audit(
         limit: At most so many, up to 200.
     """
     query = present(subject=subject, action=action, after=after, limit=limit)
-    return Call(path="/audit", read=json_reader(AuditPage), query=query)
+    return fetched("/audit", AuditPage, query)

@@ -11,7 +11,7 @@ from uuid import UUID
 from vlibrary_client.answers import Batch, CombinedVector, Compared
 from vlibrary_client.calls.arguments import VectorRef, listed, present, segment, vector_text
 from vlibrary_client.types import Alias, Evaluation, Page, Vector, VectorStatus
-from vlibrary_client.wire.replies import Call, json_reader, posted, read_nothing
+from vlibrary_client.wire.replies import Call, fetched, posted, read_nothing
 
 
 class VectorFilters(TypedDict, total=False):
@@ -64,8 +64,7 @@ def list_vectors(
     A cursor goes on with the listing that it came from, so the filters must be the same.
     """
     parameters = {name: _text(value) for name, value in filters.items()}
-    query = present(**parameters, cursor=cursor, limit=limit)
-    return Call(path="/vectors", read=json_reader(Page[Vector]), query=query)
+    return fetched("/vectors", Page[Vector], present(**parameters, cursor=cursor, limit=limit))
 
 
 def _change(action: str, vectors: Sequence[VectorRef], **values: object) -> Call[Batch]:
@@ -116,11 +115,8 @@ def compare_vectors(vectors: Sequence[VectorRef]) -> Call[Compared]:
         NotFoundError: One of them does not exist.
         InvalidInputError: One is given twice, or there are too few or too many.
     """
-    return Call(
-        path="/vectors/compare",
-        read=json_reader(Compared),
-        query={"ref": [vector_text(ref) for ref in listed(vectors, "vectors")]},
-    )
+    refs = [vector_text(ref) for ref in listed(vectors, "vectors")]
+    return fetched("/vectors/compare", Compared, {"ref": refs})
 
 
 def combine_vectors(
@@ -232,8 +228,7 @@ def list_aliases(name: str) -> Call[Page[Alias]]:
     Raises:
         NotFoundError: There are no vectors of the name.
     """
-    path = f"/vectors/{segment(name)}/aliases"
-    return Call(path=path, read=json_reader(Page[Alias]))
+    return fetched(f"/vectors/{segment(name)}/aliases", Page[Alias])
 
 
 def delete_alias(name: str, alias: str, *, expected_version: int | None = None) -> Call[None]:

@@ -22,17 +22,12 @@ from vlibrary_client.layouts.items import with_question
 from vlibrary_client.layouts.packing import parquet_file
 from vlibrary_client.layouts.sources import DatasetSource
 from vlibrary_client.terminals import sending, upload_progress
-from vlibrary_client.types import (
-    Alias,
-    Dataset,
-    Page,
-    Vector,
-    VectorStatus,
-)
+from vlibrary_client.types import Alias, Dataset, Page, Vector, VectorStatus
 from vlibrary_client.wire.replies import (
     Call,
     Kept,
     Steps,
+    fetched,
     json_reader,
     once,
     read_bytes,
@@ -111,17 +106,12 @@ def get_dataset(dataset: DatasetRef) -> Call[Dataset]:
     Raises:
         NotFoundError: There is none.
     """
-    path = f"/datasets/{segment(dataset_text(dataset))}"
-    return Call(path=path, read=json_reader(Dataset))
+    return fetched(f"/datasets/{segment(dataset_text(dataset))}", Dataset)
 
 
 def list_datasets(*, limit: int = 50, cursor: str | None = None) -> Call[Page[Dataset]]:
     """One page of the data sets, newest first."""
-    return Call(
-        path="/datasets",
-        read=json_reader(Page[Dataset]),
-        query=present(limit=limit, cursor=cursor),
-    )
+    return fetched("/datasets", Page[Dataset], present(limit=limit, cursor=cursor))
 
 
 def delete_dataset(dataset: DatasetRef) -> Call[None]:
@@ -141,8 +131,7 @@ def get_vector(ref: VectorRef) -> Call[Vector]:
     Raises:
         NotFoundError: There is none.
     """
-    path = f"/vectors/{segment(vector_text(ref))}"
-    return Call(path=path, read=json_reader(Vector))
+    return fetched(f"/vectors/{segment(vector_text(ref))}", Vector)
 
 
 def replace_file(path: Path, content: bytes) -> None:

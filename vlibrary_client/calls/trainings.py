@@ -19,7 +19,7 @@ from vlibrary_client.calls.arguments import (
 )
 from vlibrary_client.errors import InvalidInputError
 from vlibrary_client.types import JobRecord, JobState, Page
-from vlibrary_client.wire.replies import Call, json_reader, posted
+from vlibrary_client.wire.replies import Call, fetched, json_reader, posted
 
 
 def train(
@@ -175,15 +175,14 @@ def get_job(job_id: UUID | str) -> Call[JobRecord]:
         path = f"/train/{UUID(str(job_id))}"
     except ValueError:
         raise InvalidInputError(f"wanted the id of a job, a UUID, found {job_id}") from None
-    return Call(path=path, read=json_reader(JobRecord))
+    return fetched(path, JobRecord)
 
 
 def list_jobs(
     *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
 ) -> Call[Page[JobRecord]]:
     """One page of the training jobs, newest first."""
-    query = present(state=state, limit=limit, cursor=cursor)
-    return Call(path="/train", read=json_reader(Page[JobRecord]), query=query)
+    return fetched("/train", Page[JobRecord], present(state=state, limit=limit, cursor=cursor))
 
 
 def cancel_job(job_id: UUID) -> Call[JobRecord]:

@@ -151,6 +151,11 @@ def once() -> dict[str, str]:
     return {"idempotency-key": str(uuid.uuid4())}
 
 
+def fetched(path: str, kind: Any, query: Mapping[str, Any] | None = None) -> Call[Any]:  # noqa: ANN401 - as below
+    """Asks for what is there, which is answered as this kind."""
+    return Call(path=path, read=json_reader(kind), query=query or {})
+
+
 def posted(path: str, kind: Any, body: Mapping[str, Any]) -> Call[Any]:  # noqa: ANN401 - as below
     """Asks once, however often it is sent, for what is answered as this kind."""
     return Call(method="POST", path=path, read=json_reader(kind), headers=once(), body=body)
