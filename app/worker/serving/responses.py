@@ -1,4 +1,4 @@
-"""Requests to the engine's terms, finished sequences to answers with their receipt.
+"""Finished sequences to answers with their receipt.
 
 Pure functions; they know messages and sequences, no device and no event loop.
 """
@@ -13,17 +13,11 @@ from app.rpc.generation import (
     BaselineAnswer,
     GenerateResponse,
     Receipt,
-    SamplingParams,
     Timings,
     Usage,
 )
 from app.rpc.messages import GenerateRequest
 from app.worker.engine.sequence import Sequence
-
-
-def sampling_of(request: GenerateRequest, *, max_new_tokens: int) -> SamplingParams:
-    """How the request's tokens are picked, at most so many."""
-    return SamplingParams(**{**request.settings(), "max_tokens": max_new_tokens})
 
 
 def response_of(

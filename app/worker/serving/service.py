@@ -22,13 +22,13 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.prompts import check_length
 from app.method.keys.encoder import KeyEncoder, space_id
 from app.method.steering.dose import check_dose
-from app.rpc.generation import GenerateDelta, GenerateResponse
+from app.rpc.generation import GenerateDelta, GenerateResponse, SamplingParams
 from app.rpc.messages import EmbedRequest, EmbedResponse, GenerateRequest
 from app.worker.device import DeviceThread
 from app.worker.engine.sequence import Listener, Sequence, Shift
 from app.worker.serving.metrics import RequestTracker, WorkerMetrics
 from app.worker.serving.preprocessing import PreparedPrompt, Preprocessor
-from app.worker.serving.responses import response_of, sampling_of
+from app.worker.serving.responses import response_of
 from app.worker.serving.vector_cache import VectorCache
 
 RETRY_AFTER_SECONDS: Final = 1.0
@@ -248,11 +248,11 @@ class Serving:
                 if used:
                     shift, dose = self._shift(used)
                     doses.append(dose)
-                max_new_tokens = self._room(request, batch.num_prompt_tokens[0])
+                room = self._room(request, batch.num_prompt_tokens[0])
                 sequence = Sequence(
                     id=name,
                     inputs=batch.inputs,
-                    sampling=sampling_of(request, max_new_tokens=max_new_tokens),
+                    sampling=SamplingParams(**{**request.settings(), "max_tokens": room}),
                     grammar=prepared.grammar.fresh() if prepared.grammar else None,
                     shift=shift,
                     keeps_first=request.baseline,
