@@ -177,7 +177,7 @@ async def _stored_file(
     try:
         await services.store.put_file(key, source)
         yield
-    except Exception:
+    except BaseException:
         await session.rollback()
         # If this fails, `vlibrary gc` does it.
         with suppress(SQLAlchemyError, StorageUnavailableError):

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
+from app.core.errors import NotFoundError
 from app.library.catalogue.lineage import find_sources
 from app.library.database import Sessions
 from app.library.datasets import find_by_sha256
@@ -45,8 +46,12 @@ async def leave_out_seen(
             continue
         # Which part another library trained on is not known here.
         is_known_here = source.job_id is not None or not known.splits
-        for split in [source.split] if is_known_here else known.splits:
-            seen.update(await asyncio.to_thread(_shown, await load(known, split)))
+        try:
+            for split in [source.split] if is_known_here else known.splits:
+                seen.update(await asyncio.to_thread(_shown, await load(known, split)))
+        except NotFoundError:
+            # Deleted since it was looked up.
+            unchecked.append(source.vector)
     shown = await asyncio.to_thread(_shown, items)
     unseen = tuple(item for item, one in zip(items, shown, strict=True) if one not in seen)
     return unseen, {"left_out": len(items) - len(unseen), "unchecked": unchecked}

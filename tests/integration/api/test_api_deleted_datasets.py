@@ -1,6 +1,7 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import httpx
 import obstore
@@ -13,7 +14,7 @@ from app.cli.app import build
 from app.core.settings import Settings
 from app.library.datasets import delete_dataset, hold_file
 from app.library.garbage import collect_garbage
-from app.library.storage import ObjectStore, checkpoint_key, dataset_key
+from app.library.storage import DATASETS, ObjectStore, checkpoint_key, dataset_key
 from tests.fakes.api_calls import OCTETS, parquet, upload
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -67,6 +68,23 @@ async def test_a_bucket_that_is_away_keeps_nothing_half(
         assert (await http.delete("/datasets/d")).status_code == 204
     assert (await http.get("/datasets/d")).status_code == 404
     assert await store.exists(dataset_key(made["sha256"]))
+
+
+@pytest.mark.anyio
+async def test_an_upload_that_is_cancelled_takes_its_file_along(
+    http: httpx.AsyncClient, store: ObjectStore, *, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = obstore.put_async
+
+    async def put_and_end(*arguments: Any, **options: Any) -> None:  # noqa: ANN401
+        await put(*arguments, **options)
+        assert await store.keys(DATASETS)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(obstore, "put_async", put_and_end)
+    with pytest.raises(asyncio.CancelledError):
+        await upload(http, parquet(tmp_path))
+    assert await store.keys(DATASETS) == {}
 
 
 @pytest.mark.anyio

@@ -90,6 +90,17 @@ async def test_at_most_so_many_items_are_asked(shop: Shop) -> None:
     assert (job.report["items"], job.report["unchecked"]) == (5, ["part-0@1"])
 
 
+async def test_what_was_deleted_while_a_job_began_is_told_as_unchecked(shop: Shop) -> None:
+    learnt = await shop.dataset("learnt", tiny_examples(8))
+    given = await shop.dataset("given", tiny_examples(24, seed=1))
+    vector = await shop.vector(0, dataset=learnt)
+    await shop.objects.delete(learnt.storage_key)
+    job = await evaluate(shop, given, vector, items=5, methods=["zero_shot"])
+    assert (job.state, job.error_message) == ("succeeded", None)
+    assert job.report is not None
+    assert (job.report["left_out"], job.report["unchecked"]) == (0, ["part-0@1"])
+
+
 async def test_the_tokenizer_is_asked_on_the_device_thread_alone(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
