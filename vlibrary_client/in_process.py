@@ -1,6 +1,6 @@
 """A vector applied to a Hugging Face model of this process, without a server.
 
-Needs the extra `transformers`: `pip install 'vlibrary-client[transformers]'`. What a server checks
+Needs safetensors, torch and transformers, the extra `transformers`. What a server checks
 and this cannot is the backbone's fingerprint, which takes its weights and its processor: here the
 architecture, the number of layers and the width must fit.
 
@@ -228,7 +228,7 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
         import torch  # noqa: PLC0415 - an extra
     except ImportError:
         raise ConfigurationError(
-            "to apply a vector here, pip install 'vlibrary-client[transformers]'"
+            "to apply a vector here, pip install safetensors torch transformers"
         ) from None
     shift = torch.from_numpy(read_shift(content)) * strength
     modules = model.modules() if isinstance(model, torch.nn.Module) else ()

@@ -34,3 +34,14 @@ def test_every_pinned_name_is_pinned_for_the_images_too() -> None:
     assert {name.replace("_", "-") for name in wanted} <= {
         name.replace("_", "-") for name in pinned
     }
+
+
+def test_nothing_is_told_to_be_installed_that_no_index_has() -> None:
+    """Whoever has it has a checkout or a folder of the SDK, and no index has its name."""
+    told = {
+        f"{path.relative_to(ROOT)}: {found}"
+        for folder in ("app", "vlibrary_client")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for found in re.findall(r"pip install (?:-\S+ )*'?vlibrary[^/]\S*", path.read_text())
+    }
+    assert told == set()

@@ -193,7 +193,7 @@ def _hub(endpoint: str | None, token: str | None) -> Iterator[Any]:
         from huggingface_hub import HfApi, errors  # noqa: PLC0415 - an extra
     except ImportError:
         raise ConfigurationError(
-            "The hub needs huggingface_hub: pip install 'vlibrary-client[hub]'"
+            "The hub needs huggingface_hub: pip install huggingface_hub"
         ) from None
     try:
         yield HfApi(endpoint=endpoint, token=token, library_name="vlibrary")

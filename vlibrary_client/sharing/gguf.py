@@ -1,6 +1,6 @@
 """Vectors as control-vector files of llama.cpp, and what such a file loses. Knows no server.
 
-Needs the extra `gguf`: `pip install 'vlibrary-client[gguf]'`.
+Needs gguf and safetensors, the extra `gguf`.
 
 A control vector is one direction a layer, added to the residual stream behind the layer, from the
 second layer on. A vector of ours has two shifts a layer, behind attention and behind the MLP, from
@@ -104,6 +104,6 @@ def _packages() -> tuple[Any, Any]:
         import numpy  # noqa: ICN001, PLC0415 - an extra
     except ImportError:
         raise ConfigurationError(
-            "to write a control-vector file, pip install 'vlibrary-client[gguf]'"
+            "to write a control-vector file, pip install gguf safetensors"
         ) from None
     return gguf, numpy

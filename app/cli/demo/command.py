@@ -73,8 +73,7 @@ def require_extras() -> None:
     missing = [name for name in EXTRA_MODULES if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
-            f"The demo needs {' and '.join(missing)}: install with `pip install 'vlibrary[demo]'`, "
-            "or from a checkout with `pip install -e '.[demo]'`"
+            f"The demo needs {' and '.join(missing)}: in the checkout, `pip install -e '.[demo]'`"
         )
 
 

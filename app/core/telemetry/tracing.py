@@ -57,7 +57,7 @@ def tracer_provider(settings: Settings, *, service: str) -> "TracerProvider | No
     except ImportError as error:
         raise ConfigurationError(
             "VLIBRARY_OTLP_ENDPOINT is set, but the packages that export traces are missing: "
-            "install them with `pip install 'vlibrary[otel]'`, or unset it"
+            "in the checkout, `pip install '.[otel]'`, or unset it"
         ) from error
     return exporting_provider(settings.otlp_endpoint, service=service)
 
