@@ -173,7 +173,7 @@ class TextChoiceBody(ResponseBody):
 
 
 class TextCompletionBody(ResponseBody):
-    """The continuations in full, or a piece of them in a stream."""
+    """The continuations in full."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -181,8 +181,8 @@ class TextCompletionBody(ResponseBody):
     model: str
     system_fingerprint: str
     choices: tuple[TextChoiceBody, ...]
-    usage: CompletionUsageBody | None = Field(default=None, exclude_if=is_absent)
-    vlibrary: SteeringFacts | None = Field(default=None, exclude_if=is_absent)
+    usage: CompletionUsageBody
+    vlibrary: SteeringFacts
 
 
 class EmbeddingBody(ResponseBody):

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from fastapi.sse import format_sse_event
 from pydantic import BaseModel
@@ -45,6 +45,15 @@ class CompletionWriter:
     ignored: tuple[str, ...]
     created: int = field(default_factory=lambda: int(time.time()))
 
+    kind: ClassVar[str]
+    """Of a chunk."""
+
+    @property
+    def tells_usage(self) -> bool:
+        """Whether a stream ends with the tokens of all answers."""
+        options = self.body.stream_options
+        return options is not None and bool(options.include_usage)
+
     @property
     def count(self) -> int:
         """How many answers to a prompt there will be."""
@@ -65,8 +74,7 @@ class CompletionWriter:
 
     def end(self, answers: Sequence[SteerBody]) -> Iterator[bytes]:
         """The events of a stream's end."""
-        options = self.body.stream_options
-        if options is not None and options.include_usage:
+        if self.tells_usage:
             yield self.event(answers[0].backbone.fingerprint, usage=self.usage(answers))
         yield DONE
 
@@ -75,8 +83,11 @@ class CompletionWriter:
         return format_sse_event(data_str=content)
 
     def event(self, backbone: str, *choices: object, **others: object) -> bytes:
-        """A chunk with these choices, by the fingerprint of the backbone."""
-        raise NotImplementedError
+        """A chunk with these choices, by the fingerprint of the backbone; parts may be bodies."""
+        head = {**self.head(backbone), "object": self.kind, "choices": choices}
+        # Of a stream that ends with it, every chunk before has it as null.
+        usage = {"usage": None} if self.tells_usage else {}
+        return format_sse_event(data_str=json.dumps({**head, **usage, **others}, default=_plain))
 
     def usage(self, answers: Sequence[SteerBody]) -> CompletionUsageBody:
         """Token counts of all answers; a prompt counts once."""
@@ -91,6 +102,8 @@ class CompletionWriter:
 
 class ChatCompletion(CompletionWriter):
     """Writes the answers to one conversation, whole or in chunks."""
+
+    kind = "chat.completion.chunk"
 
     def whole(self, answers: Sequence[SteerBody]) -> ChatCompletionBody:
         """The answers in full."""
@@ -125,12 +138,6 @@ class ChatCompletion(CompletionWriter):
             choice["finish_reason"] = chunk.finish_reason
             yield self.event(item.backbone, choice, vlibrary=self.facts(chunk))
 
-    def event(self, backbone: str, *choices: object, **others: object) -> bytes:
-        """A chunk with these choices, of which a part may be a body."""
-        head = {**self.head(backbone), "object": "chat.completion.chunk"}
-        chunk = {**head, "choices": choices, **others}
-        return format_sse_event(data_str=json.dumps(chunk, default=_plain))
-
 
 def _choice(index: int, **delta: str) -> dict[str, object]:
     return {"index": index, "delta": delta, "finish_reason": None, "logprobs": None}
@@ -148,6 +155,8 @@ def _chat_logprobs(found: Sequence[TokenLogprobs] | None) -> LogprobsBody | None
 
 class TextCompletion(CompletionWriter):
     """Writes the continuations of some prompts, whole or in chunks."""
+
+    kind = "text_completion"
 
     def whole(self, answers: Sequence[SteerBody]) -> TextCompletionBody:
         """The continuations in full."""
@@ -178,11 +187,6 @@ class TextCompletion(CompletionWriter):
         else:
             choice = TextChoiceBody(index=index, text="", finish_reason=chunk.finish_reason)
             yield self.event(item.backbone, choice, vlibrary=self.facts(chunk))
-
-    def event(self, backbone: str, *choices: object, **others: object) -> bytes:
-        """A chunk with these choices, which are bodies."""
-        body = TextCompletionBody(**{**self.head(backbone), "choices": choices, **others})
-        return format_sse_event(data_str=body.model_dump_json(ensure_ascii=True))
 
 
 def _text_logprobs(

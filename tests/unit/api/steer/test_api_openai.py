@@ -212,6 +212,7 @@ async def test_several_answers_have_seeds_of_their_own(
     *chunks, usage, (_, done) = events_in(response.content)
     assert done == "[DONE]"
     assert usage[1]["usage"]["completion_tokens"] == 4
+    assert [chunk["usage"] for _, chunk in chunks] == [None] * len(chunks)
     texts = ["", ""]
     for _, chunk in chunks:
         (choice,) = chunk["choices"]

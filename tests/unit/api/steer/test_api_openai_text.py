@@ -49,6 +49,9 @@ def test_a_text_is_continued_in_a_stream(client: openai.OpenAI) -> None:
     assert end.choices[0].finish_reason == "stop"
     assert usage.usage is not None
     assert usage.usage.total_tokens == 9
+    assert all("usage" in one.model_fields_set and one.usage is None for one in (*pieces, end))
+    silent = client.completions.create(model=MODEL, prompt="Once upon", stream=True)
+    assert not any("usage" in one.model_fields_set for one in silent)
 
 
 @pytest.mark.parametrize("stream", [False, True])
