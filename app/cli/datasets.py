@@ -1,6 +1,5 @@
 """`vlibrary datasets`: check data sets on disk; upload, list and delete those of a server."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,7 +60,7 @@ def check(
 
 @datasets.command()
 def upload(
-    source: Annotated[Path, typer.Argument(exists=True, help="A folder or a file.")],
+    source: Annotated[str, typer.Argument(help="A folder or a file.")],
     *,
     name: Annotated[str, typer.Option(help="What it is called.")],
     description: Annotated[str, typer.Option(help="Text for people.")] = "",

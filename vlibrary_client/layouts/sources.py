@@ -75,6 +75,9 @@ def open_source(source: DatasetSource, *, columns: ColumnMap | None = None) -> S
         records = in_memory_records(source, columns=columns)
         pictures = Pictures(Path.cwd(), root=Path("/"))
         return Source(layout="items", found=_items(records, columns=columns, pictures=pictures))
+    if source == "":
+        # Of a shell's variable that is not set; it would be the folder that one is in.
+        raise InvalidDatasetError("wanted a folder or a file, found an empty name")
     path = Path(source)
     if not path.exists():
         raise InvalidDatasetError(f"{path} does not exist")

@@ -107,8 +107,8 @@ class TrainingSettings(BaseModel):
     evaluate_every: Annotated[int, Field(ge=1, le=1_000_000)] = 20
     """Steps between measurements."""
     keep: Literal["best", "last"] = "best"
-    """Whether the vectors of the best measurement or of the last step are returned. Without held-
-    out items it is the last step.
+    """Whether the vectors of the best measurement or of the last step are returned. Without
+    held-out items it is the last step.
     """
     branches: Literal["both", "attention", "mlp"] = "both"
     """Which branches are shifted; one alone is an ablation."""

@@ -83,3 +83,21 @@ def test_a_number_out_of_bounds_is_refused_with_them_before_a_server_is_asked(
 def test_a_strength_within_bounds_is_sent() -> None:
     assert "cannot talk to" in run("steer", "q", "--vector", "x=-10", *NOWHERE).output
     assert "cannot talk to" in run("vectors", "combine", "s", "x=-1", "y=2", *NOWHERE).output
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("datasets", "check", ""),
+        ("datasets", "upload", "", "--name", "x", *NOWHERE),
+        ("evaluate", "", "--condition", "zero-shot"),
+    ],
+)
+def test_a_variable_of_a_shell_that_is_empty_is_not_the_folder_that_it_is_in(
+    asked: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"question": "q", "answer": "a"}\n')
+    monkeypatch.chdir(tmp_path)
+    result = run(*asked, "--text-only")
+    assert result.exit_code == 1
+    assert "found an empty name" in (result.output or "") + str(result.exception)
