@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -235,4 +236,4 @@ def test_the_command_says_what_went(
     assert result.exit_code == 0, result.output
     assert result.stdout == "Would remove 0 files of data sets and 0 checkpoints\n"
     result = CliRunner().invoke(build(), ["gc", "--json"])
-    assert result.stdout == '{"datasets": 0, "checkpoints": 0}\n'
+    assert json.loads(result.stdout) == {"datasets": 0, "checkpoints": 0}
