@@ -1,4 +1,4 @@
-"""Maintenance beside the requests: stalled jobs, files that killed processes left behind."""
+"""Maintenance beside the requests: stalled jobs, old rows, files that killed processes left."""
 
 import asyncio
 import math
@@ -15,10 +15,11 @@ from app.core.telemetry.logs import get_logger
 from app.library.access.idempotency import forget_answers
 from app.library.database import logging_failures
 from app.library.training.attempts import requeue_stalled
+from app.library.training.jobs import forget_progress
 from app.library.workspaces import in_all_workspaces
 
 CHECKS_PER_STALL: Final = 4
-# All answers are looked at for it.
+# All answers and jobs are looked at for it.
 FORGET_SECONDS: Final = 3600.0
 ABANDONED_SECONDS: Final = 24 * 3600.0
 
@@ -26,16 +27,16 @@ log = get_logger(__name__)
 
 
 async def maintain(services: Services) -> None:
-    """Removes abandoned files, then looks for stalled jobs and old answers until cancelled."""
+    """Removes abandoned files, then looks for stalled jobs and what is old until cancelled."""
     pause_seconds = services.settings.job_stalled_seconds / CHECKS_PER_STALL
     with logging_failures("cannot remove abandoned files"):
         await asyncio.to_thread(remove_abandoned_files, _files_in_work(services))
     forgot_at = -math.inf
     while True:
-        with logging_failures("cannot look for stalled jobs and old answers"):
+        with logging_failures("cannot look for stalled jobs and what is old"):
             await requeue_stalled_jobs(services)
             if time.monotonic() - forgot_at >= FORGET_SECONDS:
-                await forget_old_answers(services)
+                await forget_old(services)
                 forgot_at = time.monotonic()
         await asyncio.sleep(pause_seconds)
 
@@ -53,10 +54,11 @@ async def requeue_stalled_jobs(services: Services) -> None:
         log.warning("job stalled, queued again", action="job.requeue", job_id=str(job_id))
 
 
-async def forget_old_answers(services: Services) -> None:
-    """Drops answers that are shown no more, also of keys that nobody uses any longer."""
-    async with services.sessions.begin() as session:
+async def forget_old(services: Services) -> None:
+    """Drops answers that are shown no more, and the progress of jobs that ended long ago."""
+    async with in_all_workspaces(services.sessions).begin() as session:
         await forget_answers(session)
+        await forget_progress(session)
 
 
 def _files_in_work(services: Services) -> Iterator[Path]:

@@ -3,13 +3,14 @@
 This is the side of those who ask for training and watch it; `attempts` is the worker's side.
 """
 
+import datetime as dt
 import json
 import uuid
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import BigInteger, Select, Uuid, column, func, select, true, update, values
+from sqlalchemy import BigInteger, Select, Uuid, column, delete, func, select, true, update, values
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -25,6 +26,7 @@ from app.library.training.queue import dequeue, enqueue
 from app.library.workspaces import workspace_of
 
 MAX_NEW_EVENTS: Final = 1000
+PROGRESS_KEPT: Final = dt.timedelta(days=30)
 
 Jobs: TypeAlias = Select[JobRow, str, int, str]
 
@@ -186,6 +188,13 @@ async def append_event(
     sequence = (await session.scalars(number)).one()
     session.add(JobEventRow(job_id=job_id, sequence=sequence, kind=kind, data=dict(data)))
     await session.flush()
+
+
+async def forget_progress(session: AsyncSession) -> None:
+    """Drops what jobs told on their way that ended 30 days ago; how they ended stays."""
+    ended = select(JobRow.id).where(JobRow.finished < func.clock_timestamp() - PROGRESS_KEPT)
+    is_old = JobEventRow.job_id.in_(ended), JobEventRow.kind == "progress"
+    await session.execute(delete(JobEventRow).where(*is_old))
 
 
 async def new_events(

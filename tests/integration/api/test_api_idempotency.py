@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from app.api.maintenance import forget_old_answers
+from app.api.maintenance import forget_old
 from app.core.settings import Settings
 from app.library.access.access_keys import create_access_key
 from tests.fakes.api_calls import OCTETS, parquet
@@ -179,7 +179,7 @@ async def test_answers_to_whoever_comes_no_more_are_forgotten_as_well(
                 "owner = 'gone' WHERE text = 'old'"
             )
         )
-    await forget_old_answers(api.state.services)
+    await forget_old(api.state.services)
     async with sessions() as session:
         left = await session.scalars(text("SELECT text FROM answered_requests"))
         assert list(left) == ["new"]

@@ -21,6 +21,7 @@ from app.library.training.attempts import (
 from app.library.training.jobs import (
     count_jobs,
     enqueue_training,
+    forget_progress,
     get_job,
     list_jobs,
     new_events,
@@ -258,3 +259,19 @@ async def test_jobs_are_listed_newest_first_in_pages(session: AsyncSession) -> N
     assert rest.next_cursor is None
     running = await list_jobs(session, state="running")
     assert [job.id for job in running.items] == [jobs[1].id]
+
+
+async def test_progress_goes_thirty_days_after_its_job_has_ended(session: AsyncSession) -> None:
+    old, new, running = [(await store_job(session)).id for _ in range(3)]
+    for job_id in (old, new, running):
+        progress: dict[str, JSON] = {"phase": "student", "step": 1}
+        await library_jobs.append_event(session, job_id, kind="progress", data=progress)
+    for job_id, days in ((old, 31), (new, 29)):
+        await request_cancel(session, job_id)
+        ended = text("UPDATE training_jobs SET finished = now() - make_interval(days => :d)")
+        await session.execute(text(f"{ended} WHERE id = :id"), {"d": days, "id": job_id})
+    await forget_progress(session)
+    kinds = [[event.kind for event in await events_of(session, one)] for one in (old, new, running)]
+    whole = ["state", "progress"]
+    assert kinds == [["state", "state"], [*whole, "state"], whole]
+    assert (await new_events(session, {old: 0}))[old][1]

@@ -165,7 +165,7 @@ async def test_old_answers_are_not_looked_for_at_every_look(
 
     monkeypatch.setattr(maintenance, "CHECKS_PER_STALL", 10**6)
     monkeypatch.setattr(maintenance, "requeue_stalled_jobs", look)
-    monkeypatch.setattr(maintenance, "forget_old_answers", forget)
+    monkeypatch.setattr(maintenance, "forget_old", forget)
     task = asyncio.create_task(maintain(services))
     async with asyncio.timeout(120):
         await enough.wait()
