@@ -61,7 +61,8 @@ class DeviceThread:
         self._seconds = {"serving": 0.0, "training": 0.0}
         self.num_passes = 0
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
+        # One for a training, whose saves may wait for the store, and one for what goes first.
+        self._beside = ThreadPoolExecutor(2, thread_name_prefix="beside")
 
     @property
     def num_running(self) -> int:

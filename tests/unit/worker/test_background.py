@@ -103,6 +103,31 @@ async def test_answers_go_on_while_another_thread_works_for_a_training(
     assert threads[1] == "device"
 
 
+async def test_work_that_goes_first_waits_for_no_save_of_a_training(device: DeviceThread) -> None:
+    is_saving, may_end = threading.Event(), threading.Event()
+
+    def save() -> None:
+        is_saving.set()
+        may_end.wait(SECONDS)
+
+    def training() -> BackgroundSteps[str]:
+        yield OffDevice(save)
+        return "trained"
+
+    def embedding() -> BackgroundSteps[str]:
+        read: str = yield OffDevice(lambda: "read")
+        return read
+
+    working = asyncio.create_task(device.run_background(training()))
+    await until(is_saving.is_set)
+    try:
+        first = device.run_background(embedding(), goes_first=True)
+        assert await asyncio.wait_for(first, 20) == "read"
+    finally:
+        may_end.set()
+    assert await working == "trained"
+
+
 async def test_what_fails_on_the_other_thread_fails_the_background_work(
     device: DeviceThread,
 ) -> None:
