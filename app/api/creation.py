@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 from fastapi import Depends, Header, Request, Response
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.dependencies import SessionOf
 from app.api.http.access import key_of, quotas_of
@@ -29,14 +30,14 @@ SEPARATOR: Final = b"\0"
 
 @dataclass(kw_only=True, eq=False)
 class Creation:
-    """The making of what a request asks for, which may carry a key of its own."""
+    """The making of one thing, for a request that may carry a key of its own."""
 
-    session: SessionOf
+    session: AsyncSession
     request: Request
     response: Response
-    idempotency_key: IdempotencyKey = None
-    _asked: RequestKey | None = field(default=None, init=False)
-    _use: Use = field(default_factory=dict, init=False)
+    idempotency_key: str | None
+    _asked: RequestKey | None = None
+    _use: Use = field(default_factory=dict)
 
     async def begin(self, content: str) -> None:
         """Returns when the thing is to be made, in the request's transaction.
@@ -85,4 +86,17 @@ class Creation:
         )
 
 
-CreationOf: TypeAlias = Annotated[Creation, Depends()]
+async def creation_of(
+    session: SessionOf,
+    *,
+    request: Request,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Creation:
+    """The making of what this request asks for."""
+    return Creation(
+        session=session, request=request, response=response, idempotency_key=idempotency_key
+    )
+
+
+CreationOf: TypeAlias = Annotated[Creation, Depends(creation_of)]
