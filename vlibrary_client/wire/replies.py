@@ -23,9 +23,6 @@ from vlibrary_client.errors import (
 
 T = TypeVar("T")
 
-_WHOLE = 200
-_NO_CONTENT = 204
-_PARTIAL = 206
 REQUEST_ID = "x-request-id"
 _MESSAGES = ("detail", "title", "message")
 
@@ -60,17 +57,17 @@ class Kept:
 
     def begin(self, status: int, headers: Mapping[str, str]) -> bool:
         """Whether the answer's body is to be kept: the rest, or the whole from its beginning."""
-        if status == _PARTIAL:
+        if status == httpx.codes.PARTIAL_CONTENT:
             return headers.get("content-range", "").startswith(f"bytes {len(self.body)}-")
-        if status == _WHOLE:
+        if status == httpx.codes.OK:
             self.etag = headers.get("etag", "")
             self.body.clear()
-        return status == _WHOLE
+        return status == httpx.codes.OK
 
     def reply(self, headers: httpx.Headers) -> httpx.Response:
         """The whole file as one answer."""
         named = {"etag": self.etag, REQUEST_ID: headers.get(REQUEST_ID, "")}
-        return httpx.Response(_WHOLE, headers=named, content=bytes(self.body))
+        return httpx.Response(httpx.codes.OK, headers=named, content=bytes(self.body))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +115,9 @@ def json_of(body: Mapping[str, Any]) -> bytes:
         InvalidInputError: Something in it has no place in JSON.
     """
     try:
-        text = json.dumps(
+        return json.dumps(
             body, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain
-        )
-        return text.encode()
+        ).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"cannot be sent: {error}") from None
 
@@ -212,7 +208,7 @@ def read_nothing(reply: httpx.Response) -> None:
     Raises:
         InvalidResponseError: There is one, so something else has answered.
     """
-    if reply.status_code != _NO_CONTENT:
+    if reply.status_code != httpx.codes.NO_CONTENT:
         raise _strange("no content", reply)
 
 
