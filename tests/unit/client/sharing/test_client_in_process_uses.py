@@ -7,9 +7,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, ChameleonConfig, PreTrainedModel
 
+from app.method.steering import sites
 from tests.fakes.models.applied import file_for, folder_for, logits, text_inputs
 from tests.fakes.models.families import tiny_inputs, tiny_model
-from vlibrary_client import SteeringError, UnsupportedBackboneError, apply
+from vlibrary_client import SteeringError, UnsupportedBackboneError, apply, in_process
 
 
 @pytest.fixture
@@ -86,6 +87,11 @@ def test_layers_that_change_what_a_branch_adds_are_refused(setting: str, value: 
         model: PreTrainedModel = make(config)
     with pytest.raises(UnsupportedBackboneError, match=f"as they are, found {setting} {value}"):
         apply(model, file_for(model))
+
+
+def test_the_sdk_and_the_service_refuse_the_same_layers() -> None:
+    # Neither imports the other, so each has its own.
+    assert in_process._ADDED_AS_IT_IS == sites._ADDED_AS_IT_IS
 
 
 def test_a_handle_that_is_used_up_does_not_steer_in_silence(small: PreTrainedModel) -> None:
