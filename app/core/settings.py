@@ -5,7 +5,7 @@ The defaults run everything on one laptop: a bundled backbone, an own Postgres, 
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -30,6 +30,7 @@ MAX_STRENGTH: Final = 10.0
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=1)]
+WorkerRole: TypeAlias = Literal["serve", "train", "both"]
 
 
 class PolicyVector(BaseModel):
@@ -91,7 +92,7 @@ class Settings(BaseSettings):
     )
     worker_host: str = Field(default="127.0.0.1", min_length=1)
     worker_port: Port = 8001
-    worker_role: Literal["serve", "train", "both"] = "both"
+    worker_role: WorkerRole = "both"
 
     backbone: str = Field(default="pocket", min_length=1)
     backbone_revision: str | None = Field(

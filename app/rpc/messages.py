@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, StringConstraints, ValidationError, model
 
 from app.core.backbones import BackboneDescription
 from app.core.errors import InvalidInputError
-from app.core.settings import MAX_STRENGTH
+from app.core.settings import MAX_STRENGTH, WorkerRole
 from app.rpc.generation import (
     GenerateDelta,
     GenerateResponse,
@@ -168,7 +168,7 @@ class HealthResponse(Message):
     space: str
     running: int = Field(ge=0)
     waiting: int = Field(ge=0)
-    role: Literal["serve", "train", "both"]
+    role: WorkerRole
 
 
 class ErrorBody(Message):

@@ -8,7 +8,7 @@ import typer
 from app.cli.console import print_result
 from app.cli.library.server import Key, Limit, Refs, Tags, Url, connected, print_listed
 from app.cli.options import AsJson
-from app.core.jobs import MAX_ITEMS, JobState
+from app.core.jobs import MAX_ITEMS, JobState, Rule
 
 if TYPE_CHECKING:
     from vlibrary_client import Job
@@ -82,9 +82,7 @@ def combine(
     refs: Refs,
     *,
     dataset: Annotated[str, typer.Option(help="Items that choose and measure: a name or an id.")],
-    rule: Annotated[
-        str, typer.Option(help="best, mean, weighted or learned; see docs/library.md.")
-    ] = "learned",
+    rule: Annotated[Rule, typer.Option(help="See docs/library.md.")] = "learned",
     split: Split = None,
     seed: Seed = 0,
     description: Description = "",
@@ -96,14 +94,13 @@ def combine(
     as_json: AsJson = False,
 ) -> None:
     """Combine vectors by labelled items that none was trained on, and measure the result."""
-    chosen: Any = rule
     _check_trackers(report_to, detach=detach)
     with connected(url, key) as client:
         job = client.combine(
             name,
             refs,
             dataset,
-            rule=chosen,
+            rule=rule,
             split=split,
             seed=seed,
             description=description,

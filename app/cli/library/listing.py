@@ -8,6 +8,7 @@ import typer
 
 from app.cli.library.server import Key, Limit, Url, connected, print_listed
 from app.cli.options import AsJson
+from app.core.states import VectorStatus
 
 if TYPE_CHECKING:
     from vlibrary_client import Vector
@@ -24,7 +25,7 @@ def list_vectors(
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Has this tag; may be repeated.")] = None,
     alias: Annotated[str | None, typer.Option(help="This alias points at it.")] = None,
-    status: Annotated[str | None, typer.Option(help="ready, unproven, retired ...")] = None,
+    status: Annotated[VectorStatus | None, typer.Option(help="In this state.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Fingerprint of the backbone.")] = None,
     method: Annotated[str | None, typer.Option(help="Such as m2iv or m2iv-sum.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Trained on what has this SHA-256.")] = None,

@@ -9,6 +9,7 @@ from app.cli.library.listing import list_vectors
 from app.cli.library.server import Key, Ref, Refs, Tags, Url, connected, percent, print_vector
 from app.cli.options import AsJson, read_number
 from app.core.jobs import MAX_WEIGHT
+from app.core.states import VectorStatus
 
 if TYPE_CHECKING:
     from vlibrary_client import Batch, Comparison, Evaluation
@@ -183,7 +184,7 @@ def tag(
 
 @vectors.command(name="status")
 def set_status(
-    status: Annotated[str, typer.Argument(help="ready, unproven, ineffective, retired ...")],
+    status: Annotated[VectorStatus, typer.Argument()],
     refs: Refs,
     *,
     url: Url = None,
@@ -191,9 +192,8 @@ def set_status(
     as_json: AsJson = False,
 ) -> None:
     """Put vectors into a state; retrieval finds those that are ready."""
-    chosen: Any = status
     with connected(url, key) as client:
-        done = client.vectors.set_status(refs, chosen)
+        done = client.vectors.set_status(refs, status)
     _report([done], "Changed", as_json=as_json)
 
 

@@ -8,6 +8,7 @@ import typer
 
 from app.cli.options import Backbone, Revision, read_settings, require_worker_secret
 from app.core.errors import ConfigurationError
+from app.core.settings import WorkerRole
 from app.core.telemetry.logs import configure_logs
 
 
@@ -17,7 +18,7 @@ def worker(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     backbone: Backbone = None,
     revision: Revision = None,
-    role: Annotated[str | None, typer.Option(help="serve, train or both.")] = None,
+    role: Annotated[WorkerRole | None, typer.Option(help="What it does.")] = None,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     wait_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:

@@ -80,6 +80,25 @@ def test_a_number_out_of_bounds_is_refused_with_them_before_a_server_is_asked(
     assert told in " ".join(result.output.replace("│", " ").split())
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("jobs", "combine", "x", "y", "--dataset", "d", "--rule", "median"), "learned"),
+        (("jobs", "train", "x", "d", "--report-to", "aim"), "tensorboard"),
+        (("jobs", "watch", "x", "--report-to", "aim"), "tensorboard"),
+        (("vectors", "status", "redy", "x"), "retired"),
+        (("vectors", "list", "--status", "redy"), "retired"),
+        (("worker", "--role", "trian"), "train"),
+    ],
+)
+def test_a_word_that_is_none_of_the_choices_is_refused_with_them_before_a_server_is_asked(
+    asked: tuple[str, ...], told: str
+) -> None:
+    result = run(*asked, *(() if asked[0] == "worker" else NOWHERE))
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.replace("│", " ").split())
+
+
 def test_a_strength_within_bounds_is_sent() -> None:
     assert "cannot talk to" in run("steer", "q", "--vector", "x=-10", *NOWHERE).output
     assert "cannot talk to" in run("vectors", "combine", "s", "x=-1", "y=2", *NOWHERE).output
