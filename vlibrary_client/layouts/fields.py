@@ -14,7 +14,6 @@ from vlibrary_client.layouts.conversations import (
     shown_text,
 )
 from vlibrary_client.layouts.items import (
-    COLUMNS,
     BadItem,
     ColumnMap,
     Constant,
@@ -22,6 +21,7 @@ from vlibrary_client.layouts.items import (
     Item,
     Record,
     UnusableError,
+    mapped,
 )
 from vlibrary_client.layouts.pictures import PICTURE_COLUMNS, Pictures, is_file
 from vlibrary_client.layouts.values import CHOICE_COLUMN, CHOICES_COLUMNS, chosen, listing
@@ -56,9 +56,8 @@ USED_COLUMNS = frozenset(
 
 def _missing(names: Sequence[str], columns: ColumnMap) -> str | None:
     """Why records with these columns can be no items, if they cannot."""
-    mapped = _mapped(columns)
-    missing = sorted(mapped - set(names))
-    present = (set(names) - mapped) | set(columns)
+    missing = sorted(mapped(columns) - set(names))
+    present = (set(names) - mapped(columns)) | set(columns)
     own = next((name for name in ("question", *CONVERSATIONS) if name in names), None)
     if own is not None and _is_asked_of_all(columns):
         return _asks_itself(own)
@@ -71,11 +70,6 @@ def _missing(names: Sequence[str], columns: ColumnMap) -> str | None:
         "wanted a question with an answer or answers, conversations, or messages; a map such "
         "as question=COLUMN tells which column is which"
     )
-
-
-def _mapped(columns: ColumnMap) -> set[str]:
-    """The source's columns that are named."""
-    return {column for column in columns.values() if not isinstance(column, Constant)}
 
 
 def _is_asked_of_all(columns: ColumnMap) -> bool:
@@ -93,14 +87,9 @@ def wanted_columns(names: Sequence[str], columns: ColumnMap) -> list[str]:
         InvalidDatasetError: Records with these columns can be no items, a mapped one is missing, or
             one is there twice.
     """
-    unknown = sorted(set(columns) - set(COLUMNS))
-    if unknown:
-        raise InvalidDatasetError(
-            f"cannot map {', '.join(unknown)}: wanted one of {', '.join(COLUMNS)}"
-        )
     if problem := _missing(names, columns):
         raise InvalidDatasetError(f"{problem}; found the columns {some_of(names)}")
-    wanted = [name for name in names if name in USED_COLUMNS or name in _mapped(columns)]
+    wanted = [name for name in names if name in USED_COLUMNS or name in mapped(columns)]
     twice = sorted({name for name in wanted if wanted.count(name) > 1})
     if twice:
         raise InvalidDatasetError(f"the column {', '.join(twice)} occurs twice")
@@ -121,7 +110,7 @@ def read_items(
         name: column if isinstance(column, Constant) else record.fields.get(column)
         for name, column in columns.items()
     }
-    replaced = _mapped(columns).union(*(_INSTEAD.get(name, (name,)) for name in columns))
+    replaced = mapped(columns).union(*(_INSTEAD.get(name, (name,)) for name in columns))
     fields = {name: value for name, value in record.fields.items() if name not in replaced}
     fields |= {name: value for name, value in taken.items() if value is not None}
     place = str(fields.get(PLACE_COLUMN) or record.place)
@@ -142,7 +131,7 @@ def _require_read(fields: Mapping[str, Any], columns: ColumnMap) -> None:
             if _says(fields.get(name)):
                 raise UnusableError(_asks_itself(name))
     if "image" not in columns:
-        rest = fields.keys() - USED_COLUMNS - _mapped(columns)
+        rest = fields.keys() - USED_COLUMNS - mapped(columns)
         if pictures := [name for name in fields if name in rest and is_file(fields[name])]:
             raise UnusableError(unread_pictures(pictures))
 

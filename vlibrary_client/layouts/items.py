@@ -19,6 +19,11 @@ ColumnMap: TypeAlias = Mapping[str, str]
 """Which column of the source is which of `COLUMNS`, where the names differ, or its `Constant`."""
 
 
+def mapped(columns: ColumnMap) -> set[str]:
+    """The source's columns that are named."""
+    return {column for column in columns.values() if not isinstance(column, Constant)}
+
+
 def with_question(columns: ColumnMap | None, question: str | None) -> ColumnMap:
     """The map, and what is asked about every picture of a source that asks nothing itself.
 

@@ -27,7 +27,7 @@ from vlibrary_client.layouts.folders import (
     question_pairs,
     split_of,
 )
-from vlibrary_client.layouts.items import ColumnMap, Found, Record, Source
+from vlibrary_client.layouts.items import COLUMNS, ColumnMap, Found, Record, Source, mapped
 from vlibrary_client.layouts.pictures import (
     PICTURE_KINDS,
     ListedPictures,
@@ -98,9 +98,23 @@ def open_upload(path: Path, *, columns: ColumnMap | None = None) -> Source:
 def _items(
     records: Iterable[Record], *, columns: ColumnMap, pictures: Pictures, split: str | None = None
 ) -> Iterator[Found]:
-    """The items of all records; the split is that of records of which no other is told."""
+    """The items of all records; the split is that of records of which no other is told.
+
+    Raises:
+        InvalidDatasetError: The map names what it cannot, or a column that no record has.
+    """
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        wanted = ", ".join(COLUMNS)
+        raise InvalidDatasetError(f"cannot map {', '.join(unknown)}: wanted one of {wanted}")
+    missing, names = mapped(columns), list[str]()
     for record in records:
+        missing -= record.fields.keys()
+        names = names or [*record.fields]
         yield from read_items(record, columns=columns, pictures=pictures, split=split)
+    if names and missing:
+        raise InvalidDatasetError(
+            f"there is no column {', '.join(sorted(missing))}; found the columns {some_of(names)}"
+        )
 
 
 def _open_file(

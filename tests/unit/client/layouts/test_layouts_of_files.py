@@ -24,6 +24,22 @@ def test_a_line_that_is_no_object_is_told_and_the_others_are_read(tmp_path: Path
     assert [isinstance(one, BadItem) for one in found] == [False, True, True, True]
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_map_that_no_record_of_text_follows_is_refused(tmp_path: Path, name: str) -> None:
+    rows = [{**ASKED, "uid": 1}, ASKED]
+    lines = "\n".join(map(json.dumps, rows)) if name == "a.jsonl" else json.dumps(rows)
+    (tmp_path / name).write_text(lines)
+    assert [one.id for one in items(tmp_path / name, columns={"id": "uid"})] == ["1", None]
+    words = r"there is no column part; found the columns question, answer, uid"
+    for target in ("split", "question"):
+        with pytest.raises(InvalidDatasetError, match=words):
+            read(tmp_path / name, columns={target: "part"})
+    with pytest.raises(
+        InvalidDatasetError, match="cannot map frage: wanted one of image, question"
+    ):
+        read(tmp_path / name, columns={"frage": "question"})
+
+
 def test_a_json_array_is_read_one_object_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -268,8 +268,9 @@ def test_a_file_of_any_ending_may_hold_json(tmp_path: Path) -> None:
 
 
 def test_a_column_that_a_record_lacks_is_not_among_those_that_were_found(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.json", json.dumps([{"qa": ASKED}]))
-    (found,) = read(path, columns={"question": "qa.question", "answer": "qa.answer"})
+    rows = [{"qa": ASKED}, {"qa.question": "q", "qa.answer": "a"}]
+    path = written(tmp_path / "a.json", json.dumps(rows))
+    found, _ = read(path, columns={"question": "qa.question", "answer": "qa.answer"})
     assert isinstance(found, BadItem)
     assert found.reason.endswith("found qa")
 
