@@ -230,8 +230,8 @@ SCORERS: Final[dict[str, Scorer]] = {
 
 
 def text_hits(texts: Sequence[str], answers: Sequence[str]) -> list[bool]:
-    """Which texts are exactly the answers."""
-    return [exact_match(text, [answer]) == 1.0 for text, answer in zip(texts, answers, strict=True)]
+    """Which texts are the answers to the letter, as what a backbone writes has to be."""
+    return [text == answer for text, answer in zip(texts, answers, strict=True)]
 
 
 def majority_hits(labels: Sequence[str], answers: Sequence[str]) -> list[bool]:

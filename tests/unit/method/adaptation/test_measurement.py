@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -107,6 +109,19 @@ def test_every_method_is_as_right_as_its_generated_answers(pocket: Backbone) -> 
     told = [event for event in heard if isinstance(event, TrainingProgress)]
     # Five of the methods ask the backbone.
     assert (told[-1].phase, told[-1].step, told[-1].num_steps) == ("evaluate", 45, 45)
+
+
+def test_a_copied_answer_is_held_to_the_letter_as_a_generated_one_is(pocket: Backbone) -> None:
+    support = [
+        replace(item, answers=(item.answer.title(),)) for item in squares(12, left=12, usual="blue")
+    ]
+    found = measured(
+        pocket, drawn(pocket, scale=0.0), support=support, methods=("nearest_copy", "zero_shot")
+    )
+    # Whoever says Blue where the answer is blue does not say it.
+    assert found.conditions["majority"].accuracy == 0
+    assert found.conditions["nearest_copy"].accuracy == 0
+    assert found.conditions["zero_shot"].accuracy > 0
 
 
 def test_what_needs_no_demonstrations_is_always_measured(pocket: Backbone) -> None:
