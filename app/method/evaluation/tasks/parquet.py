@@ -98,13 +98,15 @@ def _examples(
 
 def _example(row: dict[str, Any], number: int, pictures: PictureFile) -> Example:
     place = row.get("_place") or f"row {number}"
+    question = _text(row.get("question"), place=place)
     picture = _picture(row, pictures)
-    unseen = f"item {number}" if picture is None else picture.pixel_digest or picture.digest
+    # Texts that ask the same are kept together, as items of one picture are.
+    shown = question if picture is None else picture.pixel_digest or picture.digest
     return Example(
         image=picture,
-        question=_text(row.get("question"), place=place),
+        question=question,
         answers=_answers(row, place=place),
-        image_id=str(row.get("image_id") or unseen),
+        image_id=str(row.get("image_id") or shown),
         id=str(row.get("id") or place),
     )
 

@@ -22,6 +22,7 @@ from app.core.errors import (
 from app.core.pixels import PIXELS_VERSION
 from app.method.evaluation.tasks.loading import load_examples
 from app.method.evaluation.tasks.vl_icl import load_episodes
+from app.method.training.demonstrations import hold_out
 from tests.fakes.files import official
 
 
@@ -91,6 +92,16 @@ def test_an_item_may_be_of_text_alone(tmp_path: Path) -> None:
     examples = load_examples(str(write_parquet(tmp_path / "x.parquet", rows)))
     assert [len(example.pictures) for example in examples] == [0, 1]
     assert len({example.image_id for example in examples}) == 2
+
+
+def test_a_text_that_is_asked_again_does_not_measure_what_it_taught(tmp_path: Path) -> None:
+    rows = [{"image": None, "question": f"q{n % 8}", "answers": ["a"]} for n in range(32)]
+    examples = load_examples(str(write_parquet(tmp_path / "x.parquet", rows)))
+    parts = hold_out(examples, fraction=0.25, fewest=0, most=32, seed=0)
+    training, measured = ({examples[place].question for place in part} for part in parts)
+    assert len(training | measured) == 8
+    assert measured
+    assert not training & measured
 
 
 def test_a_limit_chooses_at_random_by_seed(tmp_path: Path) -> None:
