@@ -43,9 +43,9 @@ def choose_recipe(loop: TrainLoop, teacher: TeacherCache) -> Steps[TrainingConfi
         JobCancelledError: Someone asked to stop; the trials that were finished are kept.
         SteeringError: The vectors could not be applied in full.
     """
-    if not loop.config.trial_steps or not loop.plan.measured:
-        return loop.config
     candidates = weight_candidates(loop.config)
+    if len(candidates) == 1 or not loop.config.trial_steps or not loop.plan.measured:
+        return loop.config
     for candidate in candidates[len(loop.trials) :]:
         loop.trials.append((yield from _trial(loop, teacher, candidate)))
         yield loop.checkpoint(None, teacher, TrainState())

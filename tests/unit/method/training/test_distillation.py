@@ -153,6 +153,14 @@ def test_the_search_never_adds_a_loss_that_was_switched_off() -> None:
     assert [one.supervision_weight for one in found] == [0.0]
 
 
+def test_where_there_is_one_way_to_weigh_the_losses_none_is_searched(learner: Backbone) -> None:
+    phases: list[str] = []
+    config = CONFIG.changed(trial_steps=2, mimicry_weight=0.0, synergy_weight=0.0, epochs=1)
+    train(learner, EXAMPLES, config, on_step=lambda progress: phases.append(progress.phase))
+    assert "student" in phases
+    assert "search" not in phases
+
+
 @pytest.mark.parametrize(("branches", "silent"), [("attention", "mlp"), ("mlp", "attention")])
 def test_one_branch_alone_leaves_the_other_at_zero(
     branches: Literal["attention", "mlp"], silent: str, learner: Backbone
