@@ -3,6 +3,7 @@
 Source: Li et al. (2024), Implicit in-context learning, arXiv 2405.14660.
 """
 
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -16,10 +17,9 @@ from app.method.adaptation.edits import (
     last_tokens,
     outputs_at,
 )
-from app.method.adaptation.fitting import Leaves, Recipe, fit_steps
+from app.method.adaptation.fitting import Leaves, Recipe, fit_adaptation
 from app.method.adaptation.problem import Adaptation, Problem, encode_parts, without_context
 from app.method.evaluation.conditions import Applied
-from app.method.steps import finish
 
 _RATE: Final = 0.01
 _NOISE: Final = 1e-3
@@ -40,13 +40,8 @@ def fit(problem: Problem) -> Adaptation:
         applied=lambda leaves: _mixing(problem, context, leaves, generator=generator),
         rate=_RATE,
     )
-    found = finish(fit_steps(problem, recipe))
-    return Adaptation(
-        kind="scaled-context",
-        num_parameters=int(context.numel() + 2 * context.shape[0] * context.shape[1]),
-        applied=recipe.applied(found.leaves),
-        notes={"steps": found.steps},
-    )
+    found = fit_adaptation(problem, recipe, kind="scaled-context")
+    return replace(found, num_parameters=found.num_parameters + context.numel())
 
 
 def context_vectors(problem: Problem) -> Float[Tensor, "layers 2 hidden"]:
@@ -68,15 +63,12 @@ def _mixing(
     *,
     generator: torch.Generator,
 ) -> Applied:
-    sites = adaptable_sites(problem.backbone)
-    # Noise belongs to the calibration alone.
-    noise = _NOISE if leaves["own"].requires_grad else 0.0
     edits = []
-    for site in sites:
+    for site in adaptable_sites(problem.backbone):
         for branch, module in enumerate((site.attention, site.mlp)):
             place = (site.index, branch)
             scalars = (leaves["own"][place], leaves["context"][place])
-            edit = mix(context[place], scalars, noise=noise, generator=generator)
+            edit = mix(context[place], scalars, generator=generator)
             edits.append((module, edit))
 
     return lambda _batch: edit_outputs(problem.backbone, edits)
@@ -86,7 +78,6 @@ def mix(
     context: Float[Tensor, " hidden"],
     scalars: tuple[Float[Tensor, ""], Float[Tensor, ""]],
     *,
-    noise: float,
     generator: torch.Generator,
 ) -> Edit:
     """The output times its own scalar plus the context times the other; noise while it learns."""
@@ -94,9 +85,9 @@ def mix(
 
     def edit(hidden: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch tokens width"]:
         mixed = own * hidden + share * context.to(hidden.dtype)
-        if noise and torch.is_grad_enabled():
+        if torch.is_grad_enabled():
             drawn = torch.randn(hidden.shape, generator=generator).to(hidden)
-            mixed = mixed + noise * drawn
+            mixed = mixed + _NOISE * drawn
         return mixed.to(hidden.dtype)
 
     return edit

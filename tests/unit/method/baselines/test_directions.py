@@ -86,7 +86,7 @@ def test_i2cl_mixes_by_two_scalars_and_adds_noise_only_while_it_learns() -> None
     hidden, context = torch.ones(1, 2, 3), torch.tensor([1.0, 2.0, 3.0])
     scalars = (torch.tensor(0.5), torch.tensor(0.1))
     generator = torch.Generator().manual_seed(0)
-    edit = i2cl.mix(context, scalars, noise=1e-3, generator=generator)
+    edit = i2cl.mix(context, scalars, generator=generator)
     with torch.no_grad():
         still = edit(hidden)
     assert_near(still[0, 0], torch.tensor([0.6, 0.7, 0.8]))
