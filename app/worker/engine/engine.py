@@ -175,7 +175,10 @@ class Engine:
                 row.append(found, ends=self._ends, decode=self._text, score=scores.get(place))
             except Exception as error:  # noqa: BLE001 - likewise
                 self._fail([row], error)
-        self._runner.take(rows, [_id_of(one) for one in sampled])
+        try:
+            self._runner.take(rows, [_id_of(one) for one in sampled])
+        except Exception as error:  # noqa: BLE001 - likewise
+            self._fail([row for row in rows if not row.is_finished], error)
 
     def _sample(
         self, rows: abc.Sequence[Sequence], logits: Float[Tensor, "rows vocab"]

@@ -16,6 +16,7 @@ from app.method.backbone.prompts import build_prompt
 from app.rpc.generation import GenerateDelta
 from app.worker.engine.batching import cache
 from app.worker.engine.batching.continuous import ContinuousBatching
+from app.worker.engine.batching.static import StaticBatching
 from app.worker.engine.engine import Engine
 from app.worker.engine.faults import is_fatal
 from tests.fakes.models.alone import RequestSpec, answer_alone, bare_backbone
@@ -206,6 +207,31 @@ def test_a_batch_that_cannot_be_reduced_fails_and_the_engine_goes_on(
         ended, _ = run_arrivals(engine, [Arrival(spec=short), Arrival(spec=long)], family=family)
     found = {arrival.spec: sequence for arrival, sequence in ended}
     assert tuple(found[short].token_ids) == answer_alone(family, None, short)
+    assert isinstance(found[long].error, OutOfDeviceMemoryError)
+    again, _ = run_arrivals(engine, [Arrival(spec=long)], family=family)
+    engine.close()
+    assert tuple(again[0][1].token_ids) == answer_alone(family, None, long)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [("llava", ContinuousBatching), ("mllama", StaticBatching)]
+)
+def test_tokens_that_cannot_be_kept_fail_their_rows_and_the_engine_goes_on(
+    family: str, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(bare_backbone(family), max_rows=4)
+    short, long = RequestSpec(seed=1, max_new_tokens=1), RequestSpec(seed=2, max_new_tokens=9)
+
+    def scarce(*_: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "take", scarce)
+        ended, _ = run_arrivals(engine, [Arrival(spec=short), Arrival(spec=long)], family=family)
+    found = {arrival.spec: sequence for arrival, sequence in ended}
+    # It has all of its tokens already.
+    assert tuple(found[short].token_ids) == answer_alone(family, None, short)
+    assert found[short].error is None
     assert isinstance(found[long].error, OutOfDeviceMemoryError)
     again, _ = run_arrivals(engine, [Arrival(spec=long)], family=family)
     engine.close()
