@@ -7,6 +7,7 @@ Source: ours; that steering breaks beyond some multiple of the stream's norm is 
 """
 
 from contextlib import ExitStack
+from functools import partial
 from math import floor
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from app.core.pictures import Picture
 from app.method.backbone.checkpoint.models import first_line
 from app.method.backbone.loading import Backbone
 from app.method.backbone.prompts import build_prompt, encode_prompts
-from app.method.steering.sites import find_sites
+from app.method.steering.sites import LayerSites, find_sites, require_sum
 
 _PROBE_QUESTION = "What is shown in this image?"
 _PROBE_SIDE = 64
@@ -38,19 +39,32 @@ def residual_norms(backbone: Backbone) -> Float[Tensor, " layers"]:
 
     Raises:
         UnsupportedBackboneError: The processor cannot read a picture, or the model not what it made
-            of one.
+            of one; or a layer does not add its branches as they are.
     """
     image = Picture.of(Image.new("RGB", (_PROBE_SIDE, _PROBE_SIDE), _PROBE_GREY))
     prompt = build_prompt(backbone, _PROBE_QUESTION, image)
     norms: list[Tensor] = []
+    parts: list[Tensor] = []
+
+    def begin(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        parts[:] = [args[0] if args else options["hidden_states"]]
 
     def keep(_module: nn.Module, _inputs: object, output: Any) -> None:  # noqa: ANN401
-        hidden = output[0] if isinstance(output, tuple) else output
+        parts.append(_hidden(output))
+
+    def end(_module: nn.Module, _inputs: object, output: Any, *, of: LayerSites) -> None:  # noqa: ANN401
+        hidden = _hidden(output)
         norms.append(hidden.float().norm(dim=-1).median().cpu())
+        if of.gives_the_sum:
+            require_sum(backbone.model, of, parts=parts, output=hidden)
 
     with ExitStack() as hooks:
         for sites in find_sites(backbone.model):
-            hooks.enter_context(sites.layer.register_forward_hook(keep))
+            layer = sites.layer
+            hooks.enter_context(layer.register_forward_pre_hook(begin, with_kwargs=True))
+            for branch in (sites.attention, sites.mlp):
+                hooks.enter_context(branch.register_forward_hook(keep))
+            hooks.enter_context(layer.register_forward_hook(partial(end, of=sites)))
         try:
             backbone.model(**encode_prompts(backbone, [prompt]).inputs, use_cache=False)
         except (TypeError, ValueError) as error:
@@ -60,6 +74,11 @@ def residual_norms(backbone: Backbone) -> Float[Tensor, " layers"]:
                 f"{first_line(error)}"
             ) from error
     return torch.stack(norms)
+
+
+def _hidden(output: Any) -> Tensor:  # noqa: ANN401 - a tensor or a tuple
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
 
 
 def dose_of(shift: Float[Tensor, "layers 2 hidden"], norms: Float[Tensor, " layers"]) -> float:

@@ -15,11 +15,13 @@ Idefics (the first) interleaves gated cross-attention blocks with its decoder la
 blocks outside `num_hidden_layers`; a decoder layer there means a layer of the text decoder.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from app.core.errors import UnsupportedBackboneError
@@ -41,6 +43,14 @@ class LayerSites:
     layer: nn.Module
     attention: nn.Module
     mlp: nn.Module
+
+    @property
+    def gives_the_sum(self) -> bool:
+        """Whether the layer gives out what went in and what its branches add, and no more.
+
+        Gated ones and those of Gemma 4 do something behind their sites, which is known.
+        """
+        return not self.is_gated and not hasattr(self.layer, "layer_scalar")
 
     @property
     def device(self) -> torch.device:
@@ -76,6 +86,8 @@ _MIXERS: Final = {"linear_attn": "linear attention", "conv": "a convolution"}
 # Other values of these scale a branch, or move a norm behind it (Granite, Molmo 2, Chameleon).
 _ADDED_AS_IT_IS: Final = {"residual_multiplier": 1.0, "norm_after": False, "swin_norm": False}
 _GATES: Final = frozenset({"cross_attn_attn_gate", "cross_attn_mlp_gate"})
+# Of a layer's output, and of what its branches add: more than rounding in bfloat16 makes of them.
+_UNEXPLAINED: Final = (0.01, 0.05)
 
 
 def _unsupported(model: PreTrainedModel, wanted: str, found: str) -> UnsupportedBackboneError:
@@ -141,3 +153,31 @@ def find_sites(model: PreTrainedModel) -> list[LayerSites]:
         if found != wanted:
             raise _unsupported(model, "branches added as they are", f"{setting} {found}")
     return [_layer_sites(model, index, layer) for index, layer in enumerate(layers)]
+
+
+def require_sum(
+    model: PreTrainedModel,
+    sites: LayerSites,
+    *,
+    parts: Sequence[Float[Tensor, "..."]],
+    output: Float[Tensor, "batch tokens hidden"],
+) -> None:
+    """Returns when a layer that `gives_the_sum` did, of what went in and what left both sites.
+
+    Raises:
+        UnsupportedBackboneError: It scales or changes what a branch adds, and so would a shift be.
+    """
+    taken, *branches = (part.to(output.device).reshape(output.shape).float() for part in parts)
+    added = torch.stack(branches).sum(0)
+    # The median: a few tokens of most backbones carry activations that drown what is added.
+    missing, whole, own = (
+        float(states.norm(dim=-1).median())
+        for states in (output.float() - taken - added, output.float(), added)
+    )
+    of_output, of_branches = _UNEXPLAINED
+    if missing > of_output * whole and missing > of_branches * own:
+        raise _unsupported(
+            model,
+            "branches added as they are",
+            f"{type(sites.layer).__name__} {sites.index}, which scales or changes them",
+        )

@@ -82,8 +82,10 @@ def tiny_processor() -> hf.Idefics3Processor:
     return hf.Idefics3Processor(pixels, tokenizer, image_seq_len=4, chat_template=CHAT_TEMPLATE)
 
 
-def tiny_processed_model(processor: hf.ProcessorMixin, *, seed: int = 0) -> hf.PreTrainedModel:
-    """A random Idefics3 whose vocabulary is the processor's."""
+def tiny_processed_model(
+    processor: hf.ProcessorMixin, *, seed: int = 0, text: dict[str, Any] | None = None
+) -> hf.PreTrainedModel:
+    """A random Idefics3 whose vocabulary is the processor's, with a Llama or what `text` says."""
     vocabulary = len(processor.tokenizer)
     config = hf.Idefics3Config(
         text_config={
@@ -92,6 +94,7 @@ def tiny_processed_model(processor: hf.ProcessorMixin, *, seed: int = 0) -> hf.P
             "vocab_size": vocabulary,
             "max_position_embeddings": 1024,
             "eos_token_id": processor.tokenizer.eos_token_id,
+            **(text or {}),
         },
         vision_config=VISION,
         image_token_id=processor.tokenizer.convert_tokens_to_ids("<image>"),

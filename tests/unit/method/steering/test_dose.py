@@ -1,5 +1,8 @@
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 from app.core.errors import UnsupportedBackboneError
 from app.method.backbone.loading import backbone_from_parts
@@ -7,7 +10,7 @@ from app.method.steering.dose import dose_of, residual_norms
 from app.method.steering.injection import inject
 from tests.fakes.checkpoints.llava import llava
 from tests.fakes.checkpoints.parts import random_model
-from tests.fakes.models.backbones import tiny_backbone
+from tests.fakes.models.backbones import tiny_backbone, tiny_processed_model, tiny_processor
 
 
 def test_the_norms_are_those_of_the_residual_stream() -> None:
@@ -58,3 +61,35 @@ def test_a_processor_without_the_models_settings_is_called_that(
     backbone = backbone_from_parts(random_model(parts), parts.processor, name="old")
     with pytest.raises(UnsupportedBackboneError, match=f"old cannot be asked .*{reason}"):
         residual_norms(backbone)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {
+            "model_type": "minicpm3",
+            "q_lora_rank": 8,
+            "kv_lora_rank": 8,
+            "qk_nope_head_dim": 4,
+            "qk_rope_head_dim": 4,
+            "v_head_dim": 8,
+            "head_dim": 4,
+            "num_key_value_heads": 4,
+        },
+        {"model_type": "beam", "head_dim": 8, "mlp_layer_types": ["dense"] * 3},
+    ],
+    ids=["scaled", "by-depth"],
+)
+def test_a_decoder_that_scales_what_its_branches_add_is_refused(text: dict[str, Any]) -> None:
+    processor = tiny_processor()
+    model = tiny_processed_model(processor, text=text)
+    backbone = backbone_from_parts(model, processor, name="scaled")
+    with pytest.raises(UnsupportedBackboneError, match="DecoderLayer 0, which scales"):
+        residual_norms(backbone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rounding_is_no_reason_to_refuse_a_decoder(dtype: torch.dtype) -> None:
+    backbone = tiny_backbone()
+    nn.Module.to(backbone.model, dtype)
+    assert bool((residual_norms(backbone) > 0).all())
