@@ -16,6 +16,7 @@ Runner: TypeAlias = ContinuousBatching | StaticBatching
 
 IN_FLIGHT: Final = frozenset(
     {
+        "aya_vision",
         "gemma3",
         "idefics2",
         "idefics3",
@@ -27,6 +28,7 @@ IN_FLIGHT: Final = frozenset(
         "qwen2_5_vl",
         "qwen2_vl",
         "qwen3_vl",
+        "qwen3_vl_moe",
         "smolvlm",
     }
 )

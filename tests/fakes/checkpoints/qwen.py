@@ -94,7 +94,7 @@ def qwen2_5_vl() -> Parts:
     return Parts(config=make(**_settings(tokenizer, vision, [2, 3, 3])), processor=processor)
 
 
-def qwen3_vl() -> Parts:
+def _qwen3(make: Any, **text: int) -> Parts:
     tokenizer = qwen2(*_TOKENS)
     half = [0.5] * 3
     processor = without_videos("Qwen3VLProcessor")(
@@ -119,5 +119,15 @@ def qwen3_vl() -> Parts:
         "deepstack_visual_indexes": [0, 1],
     }
     settings = _settings(tokenizer, vision, [4, 2, 2], mrope_interleaved=True)
-    make: Any = hf.Qwen3VLConfig
+    settings["text_config"] |= text
     return Parts(config=make(**settings), processor=processor)
+
+
+def qwen3_vl() -> Parts:
+    return _qwen3(hf.Qwen3VLConfig)
+
+
+def qwen3_vl_moe() -> Parts:
+    return _qwen3(
+        hf.Qwen3VLMoeConfig, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32
+    )

@@ -28,6 +28,7 @@ from tests.fakes.models.gemma_configs import (
     gemma4_patches,
     paligemma_config,
 )
+from tests.fakes.models.qwen_configs import QWEN_VISION, qwen_config
 
 
 def _idefics_config() -> hf.PreTrainedConfig:
@@ -104,34 +105,6 @@ def _onevision_config() -> hf.PreTrainedConfig:
     )
 
 
-def _qwen_config(
-    kind: type[Any], vision: dict[str, Any], sections: list[int]
-) -> Callable[[], hf.PreTrainedConfig]:
-    def make() -> hf.PreTrainedConfig:
-        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": sections}
-        config: hf.PreTrainedConfig = kind(
-            text_config={**TEXT, "rope_parameters": rope, "head_dim": 8},
-            vision_config={"in_channels": 3, "patch_size": 4, "depth": 2, "num_heads": 2, **vision},
-            image_token_id=IMAGE_TOKEN,
-            video_token_id=IMAGE_TOKEN + 1,
-            vision_start_token_id=IMAGE_TOKEN + 2,
-            vision_end_token_id=IMAGE_TOKEN + 3,
-            tie_word_embeddings=False,
-        )
-        return config
-
-    return make
-
-
-QWEN_VISION: Final[dict[str, Any]] = {
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-    "hidden_size": 24,
-    "intermediate_size": 32,
-    "out_hidden_size": HIDDEN,
-}
-
-
 def _internvl_config() -> hf.PreTrainedConfig:
     return hf.InternVLConfig(
         text_config={"model_type": "qwen2", **TEXT},
@@ -153,18 +126,25 @@ def _mistral3_config() -> hf.PreTrainedConfig:
     )
 
 
+_COHERE: Final[dict[str, Any]] = {
+    "text_config": {
+        "model_type": "cohere2", **TEXT, "sliding_window": 6,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "vision_config": {"model_type": "siglip_vision_model", **VISION},
+    "downsample_factor": 2,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+
+
 def _cohere_config() -> hf.PreTrainedConfig:
     return hf.Cohere2VisionConfig(
-        text_config={
-            "model_type": "cohere2", **TEXT, "sliding_window": 6,
-            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-        },
-        vision_config={"model_type": "siglip_vision_model", **VISION},
-        downsample_factor=2,
-        alignment_intermediate_size=48,
-        image_token_id=IMAGE_TOKEN,
-        tie_word_embeddings=False,
-    )  # fmt: skip
+        **_COHERE, alignment_intermediate_size=48, image_token_id=IMAGE_TOKEN
+    )
+
+
+def _aya_config() -> hf.PreTrainedConfig:
+    return hf.AyaVisionConfig(**_COHERE, adapter_layer_norm_eps=1e-6, image_token_index=IMAGE_TOKEN)
 
 
 def _mllama_config() -> hf.PreTrainedConfig:
@@ -220,7 +200,7 @@ FAMILIES: Final = {
         ),
         Family(
             name="qwen2_vl",
-            config=_qwen_config(
+            config=qwen_config(
                 hf.Qwen2VLConfig,
                 {
                     "spatial_merge_size": 2,
@@ -235,7 +215,7 @@ FAMILIES: Final = {
         ),
         Family(
             name="qwen2_5_vl",
-            config=_qwen_config(
+            config=qwen_config(
                 hf.Qwen2_5_VLConfig,
                 {**QWEN_VISION, "window_size": 8, "fullatt_block_indexes": [1]},
                 [1, 1, 2],
@@ -245,7 +225,7 @@ FAMILIES: Final = {
         ),
         Family(
             name="qwen3_vl",
-            config=_qwen_config(
+            config=qwen_config(
                 hf.Qwen3VLConfig,
                 {**QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
                 [2, 1, 1],
@@ -254,14 +234,28 @@ FAMILIES: Final = {
             token_types=("mm_token_type_ids",),
         ),
         Family(
+            name="qwen3_vl_moe",
+            config=qwen_config(
+                hf.Qwen3VLMoeConfig,
+                {**QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+                [2, 1, 1],
+                num_experts=4,
+                num_experts_per_tok=2,
+                moe_intermediate_size=16,
+            ),
+            images=qwen_pixels,
+            token_types=("mm_token_type_ids",),
+        ),
+        Family(
             name="glm4v",
-            config=_qwen_config(
+            config=qwen_config(
                 hf.Glm4vConfig, {**QWEN_VISION, "hidden_size": 24, "image_size": 16}, [1, 1, 2]
             ),
             images=qwen_pixels,
             token_types=("mm_token_type_ids",),
         ),
         Family(name="cohere2_vision", config=_cohere_config, images=pixels(3, 16, 16)),
+        Family(name="aya_vision", config=_aya_config, images=pixels(3, 16, 16)),
         Family(name="internvl", config=_internvl_config, images=pixels(3, 16, 16)),
         Family(
             name="gemma3",
