@@ -15,7 +15,6 @@ from jaxtyping import Float32
 from PIL import Image
 from torch import Tensor
 
-from app.core.errors import InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone.chat import image_token
 from app.method.backbone.loading import Backbone
@@ -246,18 +245,13 @@ class FeatureCache:
             )
             for digest in group
         ]
-        try:
-            inputs = process(
-                self.backbone,
-                alone,
-                padding_side="right",
-                add_special_tokens=False,
-                pixels=lambda picture: group[picture.digest],
-            )
-        except (ValueError, IndexError, ZeroDivisionError) as error:
-            raise InvalidInputError(
-                "The processor cannot read an image", details={"reason": type(error).__name__}
-            ) from error
+        inputs = process(
+            self.backbone,
+            alone,
+            padding_side="right",
+            add_special_tokens=False,
+            pixels=lambda picture: group[picture.digest],
+        )
         if self._placeholders is None:
             states = tower_states(self.backbone.model, inputs, count=len(group))
             for digest, tokens in zip(group, states, strict=True):

@@ -19,7 +19,7 @@ from app.method.backbone.chat import image_token
 from app.method.backbone.examples import Example
 from app.method.backbone.loading import Backbone
 from app.method.backbone.padding import TOKEN_KEYS
-from app.method.backbone.prompts import build_prompt, process, writes_bos
+from app.method.backbone.prompts import build_prompt, process, told_refusals, writes_bos
 
 Side: TypeAlias = Literal["left", "right"]
 
@@ -62,12 +62,8 @@ class Placeholders:
             InvalidInputError: The processor refuses the picture.
         """
         if image.size not in self._of_size:
-            try:
+            with told_refusals():
                 self._of_size[image.size] = self._ask(image)
-            except (ValueError, IndexError, ZeroDivisionError) as error:
-                raise InvalidInputError(
-                    "The processor cannot read an image", details={"reason": type(error).__name__}
-                ) from error
             if len(self._of_size) > _KEPT_SIZES:
                 del self._of_size[next(iter(self._of_size))]
         return self._of_size[image.size]
@@ -143,7 +139,7 @@ class Placeholders:
         try:
             wanted = process(self._backbone, [prompt], padding_side="right")
             texts = [self.text_for(picture.decoded()) for picture in prompt.images]
-        except (InvalidInputError, NotImplementedError, ValueError):
+        except (InvalidInputError, NotImplementedError):
             return False
         keys = set(wanted) & set(TOKEN_KEYS)
         if keys - _TYPE_KEYS != {"input_ids", "attention_mask"}:

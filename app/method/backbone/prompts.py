@@ -4,7 +4,8 @@ An answer is never part of the tokenised prompt: its ids are appended to the ids
 ends with the generation prompt, so training sees exactly the sequence that generation would make.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -151,6 +152,22 @@ def _interleaved(
     return [part for part in parts if part != ""]
 
 
+@contextmanager
+def told_refusals() -> Iterator[None]:
+    """What the processor refuses in the block is told in its own words.
+
+    Raises:
+        InvalidInputError: It cannot read what it was given.
+    """
+    try:
+        yield
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise InvalidInputError(
+            f"The processor cannot read these prompts or pictures: {first_line(error)}",
+            details={"reason": type(error).__name__},
+        ) from error
+
+
 def process(
     backbone: Backbone,
     prompts: Sequence[PromptText],
@@ -166,27 +183,31 @@ def process(
 
     Returns:
         Tensors on the backbone's device, pixels in its dtype.
+
+    Raises:
+        InvalidInputError: The processor refuses a picture or a prompt.
     """
     options: dict[str, Any] = {
         "padding": True,
         "padding_side": padding_side,
         "return_tensors": "pt",
     }
-    if isinstance(backbone.processor, IdeficsProcessor):
-        # The first Idefics takes text and images in turn and writes start tokens by itself.
-        features = backbone.processor(
-            text=[_interleaved(backbone, prompt, pixels) for prompt in prompts], **options
-        )
-    else:
-        if add_special_tokens is None:
-            add_special_tokens = not writes_bos(backbone, prompts[0].text)
-        images = [[pixels(picture) for picture in prompt.images] for prompt in prompts]
-        features = backbone.processor(
-            text=[prompt.text for prompt in prompts],
-            images=images if any(images) else None,
-            add_special_tokens=add_special_tokens,
-            **options,
-        )
+    with told_refusals():
+        if isinstance(backbone.processor, IdeficsProcessor):
+            # The first Idefics takes text and images in turn and writes start tokens by itself.
+            features = backbone.processor(
+                text=[_interleaved(backbone, prompt, pixels) for prompt in prompts], **options
+            )
+        else:
+            if add_special_tokens is None:
+                add_special_tokens = not writes_bos(backbone, prompts[0].text)
+            images = [[pixels(picture) for picture in prompt.images] for prompt in prompts]
+            features = backbone.processor(
+                text=[prompt.text for prompt in prompts],
+                images=images if any(images) else None,
+                add_special_tokens=add_special_tokens,
+                **options,
+            )
     moved = features.to(device=backbone.device, dtype=backbone.dtype)
     return {key: value for key, value in moved.items() if key not in _UNUSED_KEYS}
 
@@ -261,11 +282,5 @@ def encode_prompts(
             f"and {found} answers"
         )
     side: Literal["left", "right"] = "left" if answers is None else "right"
-    try:
-        inputs = process(backbone, prompts, padding_side=side, pixels=pixels)
-    except (ValueError, IndexError, ZeroDivisionError) as error:
-        raise InvalidInputError(
-            f"The processor cannot read these prompts: {first_line(error)}",
-            details={"reason": type(error).__name__},
-        ) from error
+    inputs = process(backbone, prompts, padding_side=side, pixels=pixels)
     return finish_batch(backbone, inputs, answers=answers)

@@ -1,13 +1,19 @@
 import io
+from collections.abc import Callable
 
 import pytest
 from PIL import Image
 
-from app.core.errors import InvalidImageError
+from app.core.errors import InvalidImageError, InvalidInputError
 from app.core.pictures import Picture
 from app.method.backbone import pictures as module
-from app.method.backbone.loading import Backbone
+from app.method.backbone.features import FeatureCache
+from app.method.backbone.loading import Backbone, backbone_from_parts
 from app.method.backbone.pictures import DecodedPictures, VisionPasses, shown_digest
+from app.method.backbone.prompts import build_prompt
+from tests.fakes.checkpoints.idefics import idefics2
+from tests.fakes.checkpoints.parts import Parts, random_model
+from tests.fakes.checkpoints.qwen import qwen2_vl
 
 
 def picture(size: tuple[int, int] = (4, 4), *, shade: int = 0, orientation: int = 1) -> Picture:
@@ -86,3 +92,21 @@ def test_files_that_show_the_same_are_told_by_their_pixels() -> None:
     upright, turned = picture((4, 4)), picture((4, 4), orientation=3)
     assert upright.digest != turned.digest
     assert shown_digest(upright) == shown_digest(turned) != shown_digest(picture(shade=9))
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "reason"),
+    [(qwen2_vl, (300, 1), "aspect ratio"), (idefics2, (1, 1), "division by zero")],
+)
+def test_what_a_processor_refuses_is_told_in_its_words_from_the_counting_on(
+    make: Callable[[], Parts], size: tuple[int, int], reason: str
+) -> None:
+    parts = make()
+    backbone = backbone_from_parts(random_model(parts), parts.processor, name="tiny")
+    cache = FeatureCache(backbone)
+    prompt = build_prompt(backbone, "What is it?", picture(size))
+    for ask in (cache.count_tokens, cache.encode):
+        with pytest.raises(InvalidInputError, match=f"cannot read .*{reason}"):
+            ask([prompt])
+    with pytest.raises(InvalidInputError, match=f"cannot read .*{reason}"):
+        cache.summaries(prompt.images)
