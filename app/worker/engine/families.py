@@ -17,7 +17,9 @@ Runner: TypeAlias = ContinuousBatching | StaticBatching
 IN_FLIGHT: Final = frozenset(
     {
         "aya_vision",
+        "cohere2_vision",
         "gemma3",
+        "glm4v",
         "idefics2",
         "idefics3",
         "internvl",
