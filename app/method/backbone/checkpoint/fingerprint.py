@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from app.core.backbones import BackboneDescription
@@ -83,6 +83,22 @@ def digest_of_parameters(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
+def sizes_of(config: PreTrainedConfig) -> dict[str, int]:
+    """The sizes of a backbone's text decoder.
+
+    Raises:
+        AttributeError: It has no such size.
+        RuntimeError: Its layers differ in one.
+    """
+    text = config.get_text_config()
+    return {
+        "num_layers": int(text.num_hidden_layers),
+        "hidden_size": int(text.hidden_size),
+        "num_heads": int(text.num_attention_heads),
+        "vocab_size": int(text.vocab_size),
+    }
+
+
 def describe(
     model: PreTrainedModel, processor: ProcessorMixin, *, name: str, revision: str
 ) -> BackboneDescription:
@@ -92,12 +108,7 @@ def describe(
     """
     config = model.config.get_text_config()
     architecture = type(model).__name__
-    sizes = {
-        "num_layers": int(config.num_hidden_layers),
-        "hidden_size": int(config.hidden_size),
-        "num_heads": int(config.num_attention_heads),
-        "vocab_size": int(config.vocab_size),
-    }
+    sizes = sizes_of(model.config)
     digests = {
         "tokenizer": _tokenizer_digest(processor.tokenizer),
         "processor": _processor_digest(processor),

@@ -15,6 +15,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from app.core.errors import NotFoundError, UnsupportedBackboneError
 from app.core.telemetry.logs import get_logger
+from app.method.backbone.checkpoint.fingerprint import sizes_of
 from app.method.backbone.checkpoint.placement import leave_inputs
 
 EAGER: Final = "eager"
@@ -105,6 +106,12 @@ def read_config(checkpoint: CheckpointPlace) -> PreTrainedConfig:
         raise checkpoint.unsupported("an invalid config.json", error) from error
     if type(config) not in AutoModelForImageTextToText._model_mapping:  # noqa: SLF001 - its only list
         raise checkpoint.unsupported(f"model_type {config.model_type} in config.json")
+    try:
+        sizes_of(config)
+    except (AttributeError, RuntimeError) as error:
+        raise checkpoint.unsupported(
+            "a text decoder without one size of each kind", error
+        ) from error
     return config
 
 

@@ -1,6 +1,7 @@
 """What is wrong with a checkpoint is told apart, and what is only unusual is loaded."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,16 @@ def test_an_invalid_file_of_tokens_that_end_a_text_is_told(folder: Path) -> None
 def test_an_unknown_model_type_is_told(folder: Path) -> None:
     set_in(folder / "config.json", model_type="lvlm9000")
     assert "lvlm9000" in refusal(folder).message
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("dots3_note", "may vary across layers"), ("pi0", "num_hidden_layers")]
+)
+def test_a_decoder_without_one_size_of_each_kind_is_refused(
+    kind: str, reason: str, folder: Path
+) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+    assert re.search(f"found a text decoder without one size.*{reason}", refusal(folder).message)
 
 
 def test_code_of_a_checkpoint_is_never_run(folder: Path) -> None:
