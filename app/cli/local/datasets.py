@@ -142,6 +142,21 @@ def refuse_unread(context: typer.Context, *sources: str) -> None:
         refuse_given(context, _OF_CONVERSION, f"is not for {' and '.join(sources)}")
 
 
+def named_alike(pool: "list[Example]", examples: "list[Example]") -> "list[Example]":
+    """The pool, where pictures that the examples show as well are called what they call them."""
+    names = {
+        one.image.pixel_digest: one.image_id
+        for one in examples
+        if one.image is not None and one.image.pixel_digest is not None
+    }
+    return [
+        replace(item, image_id=names[item.image.pixel_digest])
+        if item.image is not None and item.image.pixel_digest in names
+        else item
+        for item in pool
+    ]
+
+
 def load_local(
     source: str,
     *,

@@ -24,6 +24,7 @@ from app.cli.local.datasets import (
     SkipBad,
     TextOnly,
     load_local,
+    named_alike,
     read_map,
     refuse_unread,
 )
@@ -160,7 +161,7 @@ def evaluate(
         examples = load(dataset, split=asked, limit=limit)
         if is_shown:
             shown = support_split or usual_splits(source)[0]
-            pool = load(source, split=shown, limit=None)
+            pool = named_alike(load(source, split=shown, limit=None), examples)
     else:
         refuse_given(context, _OF_ITEMS, "is not for VL-ICL, whose questions have all of that")
         episodic_task, folder = episodic
