@@ -22,27 +22,18 @@ def read_aokvqa_mc(folder: Path, split: str) -> Entries:
         question = f"{entry['question']} Choices: {', '.join(choices)}."
         return question, [choices[entry["correct_choice_idx"]]]
 
-    return _entries(folder, split), _maker(folder, split, read)
+    return _read(folder, split, read)
 
 
 def read_aokvqa_da(folder: Path, split: str) -> Entries:
     """Questions with their ten direct answers, difficult ones left out."""
-
-    def read(entry: dict[str, Any]) -> tuple[str, list[str]]:
-        return entry["question"], entry["direct_answers"]
-
-    entries = [one for one in _entries(folder, split) if not one.get("difficult_direct_answer")]
-    return entries, _maker(folder, split, read)
+    entries, make = _read(folder, split, lambda one: (one["question"], one["direct_answers"]))
+    return [one for one in entries if not one.get("difficult_direct_answer")], make
 
 
-def _entries(folder: Path, split: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = read_json(folder / f"aokvqa_v1p0_{split}.json", kind=list)
-    return found
-
-
-def _maker(
+def _read(
     folder: Path, split: str, read: Callable[[dict[str, Any]], tuple[str, list[str]]]
-) -> Callable[[dict[str, Any]], Example]:
+) -> Entries:
     read_item = item_reader(folder)
 
     def make(entry: dict[str, Any]) -> Example:
@@ -54,4 +45,4 @@ def _maker(
             name=str(entry["question_id"]),
         )
 
-    return make
+    return read_json(folder / f"aokvqa_v1p0_{split}.json", kind=list), make
