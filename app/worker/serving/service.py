@@ -4,7 +4,7 @@ Runs on the event loop and hands everything heavy to the device thread or to thr
 """
 
 import asyncio
-from collections import abc
+from collections import abc, defaultdict
 from contextlib import asynccontextmanager
 from typing import Final
 from uuid import uuid4
@@ -143,10 +143,14 @@ class Serving:
     def _shift(self, parts: abc.Sequence[tuple[int, float]]) -> tuple[Shift, float]:
         """What the request's vectors add up to, and its dose. Device thread only."""
         cache, norms = self._vector_cache, self._norms
+        # One file may be stored under several names.
+        strengths: defaultdict[int, float] = defaultdict(float)
         for slot, strength in parts:
+            strengths[slot] += strength
+        for slot, strength in strengths.items():
             shift = cache.combined([(slot, strength)])
             check_dose(shift, norms=norms, highest=cache.highest_dose(slot), strength=strength)
-        shift = cache.combined(parts)
+        shift = cache.combined(strengths.items())
         alone = parts[0][1] if len(parts) == 1 else None
         return shift, check_dose(shift, norms=norms, highest=self._max_dose, strength=alone)
 

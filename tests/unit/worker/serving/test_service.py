@@ -220,6 +220,12 @@ async def test_a_vector_acts_no_more_strongly_than_its_training_bore(
         # A sum may act more strongly than its parts, but no part than it bears.
         both = [parts.use(0, 1.4), parts.use(1, 0.01)]
         await answer_of(parts.serving, request_of(vectors=both))
-        for wild in ([parts.use(0, 2.0)], [parts.use(0, -2.0)], [parts.use(0, 2.0), both[1]]):
+        # The last is one file that is stored under two names.
+        for wild in (
+            [parts.use(0, 2.0)],
+            [parts.use(0, -2.0)],
+            [parts.use(0, 2.0), both[1]],
+            [parts.use(0, 1.0), parts.use(0, 1.0)],
+        ):
             with pytest.raises(InvalidInputError, match="the largest strength is"):
                 await answer_of(parts.serving, request_of(vectors=wild))
