@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import groupby
+from itertools import accumulate, groupby, takewhile
 from typing import Any, Final, TypeAlias
 
 from PIL import Image
@@ -129,14 +129,10 @@ class VisionPasses:
 
     def leading(self, pictures: Sequence[Picture]) -> int:
         """How many of the pictures, from the first on, one pass takes: one at least."""
-        values = 0
-        for place, picture in enumerate(pictures[:PASS_PICTURES]):
-            if place == 0 and len(pictures) == 1:
-                break
-            values += self.num_values(picture.size)
-            if place and values > PASS_VALUES:
-                return place
-        return len(pictures[:PASS_PICTURES])
+        if len(pictures) <= 1:
+            return len(pictures)
+        values = accumulate(self.num_values(picture.size) for picture in pictures[:PASS_PICTURES])
+        return max(1, sum(1 for _ in takewhile(lambda one: one <= PASS_VALUES, values)))
 
     def plan(self, pictures: Iterable[Picture]) -> list[list[Picture]]:
         """Pictures whose headers tell the same size, as many together as a pass takes."""
