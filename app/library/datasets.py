@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final, cast
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Select, Text, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -38,6 +38,16 @@ CHECK_TIMEOUT_SECONDS: Final = 3600.0
 CHECK_MEMORY_BYTES: Final = 1024 * 1024 * 1024
 
 log = get_logger(__name__)
+# What finds a data set: the name it had first, or else another, or its id when all have moved.
+_CALLED = func.coalesce(
+    select(DatasetNameRow.name)
+    .where(DatasetNameRow.dataset_id == DatasetRow.id)
+    .order_by(DatasetNameRow.name != DatasetRow.name, DatasetNameRow.updated)
+    .limit(1)
+    .correlate(DatasetRow)
+    .scalar_subquery(),
+    DatasetRow.id.cast(Text),
+)
 
 
 async def convert_upload(
@@ -186,17 +196,18 @@ async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> Data
         NotFoundError: There is none.
     """
     text = str(reference)
-    query = select(DatasetRow).where(DatasetRow.deleted.is_(None))
+    query = select(DatasetRow, _CALLED).where(DatasetRow.deleted.is_(None))
     # A digest of 32 digits, which Python takes for a UUID as well, is a name.
     if is_id(text):
         query = query.where(DatasetRow.id == uuid.UUID(text))
     else:
         query = query.join(DatasetNameRow, DatasetNameRow.dataset_id == DatasetRow.id)
         query = query.where(DatasetNameRow.name == check_name(text, what="data set"))
-    row = (await session.scalars(query)).one_or_none()
-    if row is None:
+    found = (await session.execute(query)).one_or_none()
+    if found is None:
         raise NotFoundError(f"There is no data set {text}")
-    return record_of(DatasetRecord, row, name=row.name if is_id(text) else text)
+    row, called = found
+    return record_of(DatasetRecord, row, name=called if is_id(text) else text)
 
 
 async def delete_dataset(session: AsyncSession, reference: uuid.UUID | str) -> DatasetRecord:
@@ -268,8 +279,9 @@ async def list_datasets(
         InvalidInputError: The limit or cursor is malformed.
     """
 
-    async def read(query: Select[DatasetRow]) -> list[DatasetRecord]:
-        return [record_of(DatasetRecord, row) for row in await session.scalars(query)]
+    async def read(query: Select[DatasetRow, str]) -> list[DatasetRecord]:
+        found = await session.execute(query)
+        return [record_of(DatasetRecord, row, name=called) for row, called in found]
 
-    query = select(DatasetRow).where(DatasetRow.deleted.is_(None))
+    query = select(DatasetRow, _CALLED).where(DatasetRow.deleted.is_(None))
     return await read_page(read, query, of=DatasetRow.id, limit=limit, cursor=cursor)

@@ -115,8 +115,9 @@ class DatasetReport:
 class DatasetRecord:
     """A data set; the file lies in the object store.
 
-    It is called by the name that it was asked for, else by the first. `report` tells, in JSON
-    values, what was found when it was first stored; it is empty for older ones.
+    It is called by the name that it was asked for, else by one that finds it, or its id if none
+    does. `report` tells, in JSON values, what was found when it was first stored; it is empty for
+    older ones.
     """
 
     id: uuid.UUID

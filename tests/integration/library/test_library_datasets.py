@@ -60,6 +60,18 @@ async def test_a_name_given_again_moves(session: AsyncSession) -> None:
     assert (await get_dataset(session, first.id)).sha256 == first.sha256
 
 
+async def test_a_data_set_is_listed_by_what_finds_it(session: AsyncSession) -> None:
+    unnamed, moved = await create(session, "a", b"1"), await create(session, "b", b"2")
+    named, _ = [await create(session, name, b"3") for name in ("b", "later")]
+    await create(session, "other", b"2")
+    names = {one.id: one.name for one in (await list_datasets(session)).items}
+    assert names == {unnamed.id: "a", moved.id: "other", named.id: "b"}
+    await create(session, "a", b"3")
+    for listed in (await list_datasets(session)).items:
+        assert await get_dataset(session, listed.id) == listed
+        assert await get_dataset(session, listed.name) == listed
+
+
 async def test_uploads_of_one_content_at_once_make_one_data_set(sessions: Sessions) -> None:
     async def upload() -> uuid.UUID:
         async with sessions() as session:
@@ -90,7 +102,8 @@ async def test_a_delete_by_a_name_that_moves_meanwhile_deletes_neither(sessions:
     with pytest.raises(ConflictError, match="just been given"):
         await deleting
     async with sessions() as session:
-        assert [await get_dataset(session, one.id) for one in (first, second)] == [first, second]
+        for one in (first, second):
+            assert (await get_dataset(session, one.id)).sha256 == one.sha256
 
 
 async def test_what_does_not_exist_is_not_found(session: AsyncSession) -> None:
