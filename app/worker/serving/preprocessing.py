@@ -29,7 +29,7 @@ from app.method.backbone.features import FeatureCache
 from app.method.backbone.prompts import EncodedBatch, PromptText, build_prompt
 from app.rpc.messages import GenerateRequest
 from app.worker.device import DeviceThread
-from app.worker.engine.faults import forget_frames, is_fatal
+from app.worker.engine.faults import forget_frames, is_fatal, public_error
 from app.worker.engine.grammar import Grammar, GrammarCompiler
 from app.worker.serving.demonstrations import DatasetPools
 
@@ -83,8 +83,11 @@ class PreparedPrompt:
         """What the request fails with, if its prompt does not fit. Device thread only."""
         try:
             self.check()
-        except VLibraryError as error:
-            return error
+        except Exception as error:
+            if is_fatal(error):
+                raise
+            # Others ask as well, whose requests it must not fail.
+            return public_error(error)
         return None
 
 

@@ -12,7 +12,10 @@ from app.core.errors import VLibraryError
 from app.core.pictures import Picture
 from app.core.pixels import decode
 from app.library.storage import ObjectStore
+from app.method.backbone.context import require_context
+from app.method.backbone.features import FeatureCache
 from app.method.backbone.loading import Backbone
+from app.method.backbone.prompts import PromptText
 from app.rpc.messages import EmbedRequest
 from app.worker.serving.preprocessing import MAX_PASS_PICTURES
 from tests.fakes.answers import answer_of
@@ -188,3 +191,27 @@ async def test_requests_that_fail_before_their_pictures_are_seen_leave_none_of_t
         with pytest.raises(VLibraryError):
             await answer_of(parts.serving, request)
     assert not preprocessor._waiting
+
+
+async def test_a_request_that_cannot_be_counted_fails_none_that_came_with_it(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocessor = parts.serving._preprocessor
+
+    def broken(features: FeatureCache, prompt: PromptText, **options: Any) -> None:  # noqa: ANN401
+        if "strange" in prompt.text:
+            raise RuntimeError("a kernel")
+        require_context(features, prompt, **options)
+
+    monkeypatch.setattr("app.worker.serving.preprocessing.require_context", broken)
+    release = threading.Event()
+    holding = asyncio.create_task(parts.device.call(release.wait))
+    asked = [
+        asyncio.create_task(answer_of(parts.serving, request_of(prompt=prompt, images=[png()])))
+        for prompt in ("what color?", "how strange?", "what shape?")
+    ]
+    await until(lambda: len(preprocessor._waiting) == len(asked))
+    release.set()
+    await holding
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert [isinstance(one, VLibraryError) for one in found] == [False, True, False]
