@@ -21,7 +21,7 @@ OpponentShare = Annotated[
 
 vectors = typer.Typer(
     name="vectors",
-    help="Find, compare, change, share and delete the vectors of a server.",
+    help="Find, compare, change and delete the vectors of a server.",
     no_args_is_help=True,
 )
 vectors.command(name="list")(list_vectors)
