@@ -123,9 +123,15 @@ def read_declaration(value: Any) -> Declaration:  # noqa: ANN401 - what YAML or 
     try:
         return Declaration.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        reason = first["msg"].removeprefix("Value error, ")
+        first = error.errors(include_url=False)[0]
+        where, reason = first["loc"], first["msg"].removeprefix("Value error, ")
+        if where[-1:] == ("[key]",):
+            # Of a mapping, which is what stands before the key.
+            where = where[:-2]
+        if first["type"] == "string_type":
+            found = f"{first['input']!s:.40}"
+            reason = f"wanted text, found {found}; YAML reads as text what stands in quotes"
+        place = ".".join(map(str, where)) or "the file"
         raise InvalidInputError(f"cannot be declared: {place}: {reason}") from None
 
 

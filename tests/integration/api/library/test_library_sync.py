@@ -122,6 +122,21 @@ def test_what_cannot_be_meant_is_refused_by_its_place(entry: object, told: str) 
         read_declaration({"vectors": {"a": entry}})
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("{no: {source: {hub: me/a}}}", r"vectors: wanted text, found False; .* in quotes"),
+        ("{2024: {source: {hub: me/a}}}", r"vectors: wanted text, found 2024; .* in quotes"),
+        ("{a: {source: {combine: {1: 0.5}}}}", r"vectors\.a\.source\.combine: .*, found 1; "),
+        ("{a: {source: {hub: me/a, revision: 1.0}}}", r"\.revision: wanted text, found 1\.0; "),
+        ("{a: {source: {hub: me/a}, tags: [no]}}", r"\.tags\.0: wanted text, found False; "),
+    ],
+)
+def test_what_yaml_takes_for_no_text_is_told_of(written: str, told: str) -> None:
+    with pytest.raises(InvalidInputError, match=told):
+        read_declaration(yaml.safe_load(f"vectors: {written}"))
+
+
 def test_a_declaration_may_be_made_in_python() -> None:
     made = Declaration(vectors={"a": Entry(source=Source(hub="me/a"))})
     assert made == read_declaration({"vectors": {"a": {"source": {"hub": "me/a"}}}})
