@@ -58,8 +58,8 @@ _BEHIND = {
 _GATED = _PRE_NORMS | {"cross_attn", "mlp"}
 _COMPILED = 0
 _GATES = ("cross_attn_attn_gate", "cross_attn_mlp_gate")
-# Other values of these scale a branch, or move a norm behind it.
-_ADDED_AS_IT_IS = {"residual_multiplier": 1.0, "norm_after": False, "swin_norm": False}
+# Where these are on, norms stand behind the branches.
+_ADDED_AS_IT_IS = {"norm_after": False, "swin_norm": False}
 
 
 class AppliedShift:
@@ -255,7 +255,8 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
                 "cannot steer layers that change what a branch adds: wanted branches added as they "
                 f"are, found {setting} {value}"
             )
-    return AppliedShift(backbone, shift)
+    # Granite's layers multiply what a branch adds.
+    return AppliedShift(backbone, shift / getattr(config, "residual_multiplier", 1.0))
 
 
 def _this_thread() -> int:

@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from app.core.errors import IncompatibleBackboneError, SteeringError
-from app.method.steering.sites import LayerSites, find_decoder, find_sites
+from app.method.steering.sites import LayerSites, branch_scale, find_decoder, find_sites
 
 ATTENTION, MLP = 0, 1
 
@@ -85,6 +85,7 @@ class ShiftHooks:
         self._sites = find_sites(model)
         self._devices = [sites.device for sites in self._sites]
         self._width = int(model.config.get_text_config().hidden_size)
+        self._scale = branch_scale(model)
         self._bound: SiteShifts | None = None
         self._token_rows: dict[torch.device, TokenRows] | None = None
         self._receipt = InjectionReceipt(sites_expected=self.num_sites)
@@ -110,7 +111,7 @@ class ShiftHooks:
         Args:
             shifts: One row for each row of the batch (or one for all), on any device; a zero row is
                 an unsteered row. They are cast to the backbone's dtype; those that are split are
-                cast and placed already. None steers nothing.
+                cast, placed and divided by `branch_scale` already. None steers nothing.
             token_rows: Where prompts lie end to end in a batch of one row: which of the shifts is
                 each token's, on the backbone's device.
 
@@ -150,7 +151,7 @@ class ShiftHooks:
                 f"found {list(shifts.shape)}",
                 details={"wanted": list(wanted), "found": list(shifts.shape)},
             )
-        cast = shifts.to(device=self._model.device, dtype=self._model.dtype)
+        cast = (shifts / self._scale).to(device=self._model.device, dtype=self._model.dtype)
         placed = map(Tensor.to, cast.unbind(1), self._devices)
         return tuple((layer[:, ATTENTION, None], layer[:, MLP, None]) for layer in placed)
 

@@ -83,8 +83,8 @@ _SANDWICHED: Final = _PLAIN | {"post_self_attn_layernorm", "post_mlp_layernorm"}
 _GATED: Final = _PRE_NORMS | {"cross_attn", "mlp"}
 # Parts that stand where attention should, by what they are called.
 _MIXERS: Final = {"linear_attn": "linear attention", "conv": "a convolution"}
-# Other values of these scale a branch, or move a norm behind it (Granite, Molmo 2, Chameleon).
-_ADDED_AS_IT_IS: Final = {"residual_multiplier": 1.0, "norm_after": False, "swin_norm": False}
+# Where these are on, norms stand behind the branches (Molmo 2, Chameleon).
+_ADDED_AS_IT_IS: Final = {"norm_after": False, "swin_norm": False}
 _GATES: Final = frozenset({"cross_attn_attn_gate", "cross_attn_mlp_gate"})
 # Of a layer's output, and of what its branches add: more than rounding in bfloat16 makes of them.
 _UNEXPLAINED: Final = (0.01, 0.05)
@@ -111,6 +111,14 @@ def find_decoder(model: PreTrainedModel) -> nn.Module:
             model, "a text decoder with a list of layers", f"a {type(decoder).__name__} without one"
         )
     return decoder
+
+
+def branch_scale(model: PreTrainedModel) -> float:
+    """What every layer multiplies both branches by when it adds them; 1 but in Granite.
+
+    A shift at a site is divided by it.
+    """
+    return float(getattr(model.config.get_text_config(), "residual_multiplier", 1.0))
 
 
 def _layer_sites(model: PreTrainedModel, index: int, layer: nn.Module) -> LayerSites:
@@ -165,10 +173,10 @@ def require_sum(
     """Returns when a layer that `gives_the_sum` did, of what went in and what left both sites.
 
     Raises:
-        UnsupportedBackboneError: It scales or changes what a branch adds, and so would a shift be.
+        UnsupportedBackboneError: It changes what a branch adds, and so would a shift be.
     """
     taken, *branches = (part.to(output.device).reshape(output.shape).float() for part in parts)
-    added = torch.stack(branches).sum(0)
+    added = torch.stack(branches).sum(0) * branch_scale(model)
     # The median: a few tokens of most backbones carry activations that drown what is added.
     missing, whole, own = (
         float(states.norm(dim=-1).median())

@@ -4,7 +4,7 @@ Built from the families' own configuration classes, so that layouts, masks and p
 the real ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import transformers as hf
@@ -78,10 +78,23 @@ def _idefics3_like(kind: type[Any]) -> Callable[[], hf.PreTrainedConfig]:
     return make
 
 
-def _llava_like(kind: type[Any], **extra: list[list[int]]) -> Callable[[], hf.PreTrainedConfig]:
+_LLAMA: Final = {"model_type": "llama"}
+# Its layers scale what a branch adds, its model the embeddings and the logits.
+_GRANITE: Final = {
+    "model_type": "granite",
+    "residual_multiplier": 0.22,
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.5,
+    "logits_scaling": 2.0,
+}
+
+
+def _llava_like(
+    kind: type[Any], *, text: Mapping[str, Any] = _LLAMA, **extra: list[list[int]]
+) -> Callable[[], hf.PreTrainedConfig]:
     def make() -> hf.PreTrainedConfig:
         config: hf.PreTrainedConfig = kind(
-            text_config={"model_type": "llama", **TEXT},
+            text_config={**TEXT, **text},
             vision_config={"model_type": "clip_vision_model", **VISION},
             image_token_index=IMAGE_TOKEN,
             tie_word_embeddings=False,
@@ -191,6 +204,11 @@ FAMILIES: Final = {
         Family(
             name="llava_next",
             config=_llava_like(hf.LlavaNextConfig, image_grid_pinpoints=[[16, 16]]),
+            images=sized_pixels(2, 3, 16, 16),
+        ),
+        Family(
+            name="granite_vision",
+            config=_llava_like(hf.LlavaNextConfig, text=_GRANITE, image_grid_pinpoints=[[16, 16]]),
             images=sized_pixels(2, 3, 16, 16),
         ),
         Family(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from app.method.backbone.loading import Backbone
 from app.method.steering.injection import ShiftHooks, SiteShifts
-from app.method.steering.sites import find_sites
+from app.method.steering.sites import branch_scale, find_sites
 from app.worker.engine.batching.cache import RowCache
 from app.worker.engine.batching.masks import attention_kinds, decode_masks
 from app.worker.engine.batching.prefill import ForwardOutput, Prefilled, padded_prefill
@@ -153,6 +153,7 @@ class ShiftBuffer:
             )
             for device, layers in groupby(devices)
         ]
+        self._scale = branch_scale(backbone.model)
         self._is_steered = [False] * max_rows
         self._views: dict[tuple[int, int], SiteShifts] = {}
 
@@ -163,7 +164,7 @@ class ShiftBuffer:
             for buffer in self._buffers:
                 buffer[:, :, row] = 0
         else:
-            parts = torch.split(shift, [len(buffer) for buffer in self._buffers])
+            parts = torch.split(shift / self._scale, [len(buffer) for buffer in self._buffers])
             for buffer, part in zip(self._buffers, parts, strict=True):
                 buffer[:, :, row, 0] = part
 

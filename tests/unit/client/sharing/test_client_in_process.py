@@ -33,6 +33,7 @@ LAYOUTS = (
     "mllama",
     "glm4v",
     "cohere2_vision",
+    "granite_vision",
 )
 
 

@@ -76,9 +76,7 @@ def test_what_is_no_model_of_transformers_is_refused() -> None:
         apply(torch.nn.Linear(2, 2), file_for(tiny_model("idefics3")))
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"), [("residual_multiplier", 0.5), ("norm_after", True), ("swin_norm", True)]
-)
+@pytest.mark.parametrize(("setting", "value"), [("norm_after", True), ("swin_norm", True)])
 def test_layers_that_change_what_a_branch_adds_are_refused(setting: str, value: object) -> None:
     make: Any = AutoModelForImageTextToText.from_config
     config: Any = ChameleonConfig(num_hidden_layers=1, vocabulary_map={"<image>": 4})

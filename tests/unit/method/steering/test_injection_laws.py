@@ -1,15 +1,17 @@
 """What must hold for every family, on tiny random models."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from app.method.steering.injection import ATTENTION, MLP, inject
-from app.method.steering.sites import find_sites
+from app.method.steering.sites import branch_scale, find_sites
 from app.method.steering.vectors import TENSOR_NAMES, InContextVectors
 from tests.fakes.models.backbones import (
     FAMILIES,
@@ -29,6 +31,8 @@ from tests.fakes.models.steered import (
     steered_logits,
 )
 
+# A norm stands behind each of their branches.
+NORMED = {"gemma3", "gemma4", "gemma4_experts", "glm4v", "paligemma2"}
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -73,14 +77,34 @@ def test_branches_are_added_to_the_stream_as_they_leave_their_sites(
         # What Gemma 4 does behind both branches.
         behind = getattr(layer.layer, "post_per_layer_input_norm", None)
         scale = getattr(layer.layer, "layer_scalar", 1.0)
+        added = getattr(layer.layer, "residual_multiplier", 1.0)
         if behind is not None:
             handles.append(behind.register_forward_hook(keep("behind")))
         logits_of(model, inputs)
         for handle in handles:
             handle.remove()
-        wanted = seen["in"] + seen["attention"] + seen["mlp"] + seen.pop("behind", 0.0)
+        wanted = seen["in"] + added * (seen["attention"] + seen["mlp"]) + seen.pop("behind", 0.0)
         wanted = wanted * scale
         torch.testing.assert_close(seen["out"], wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["granite_vision", "llava_next"])
+def test_a_shift_reaches_the_stream_as_it_is_also_where_a_layer_scales_what_branches_add(
+    family: str, model_of: Models, random_shifts: Shifts
+) -> None:
+    model, inputs, shifts = model_of(family), tiny_inputs(family, rows=1), random_shifts(1)
+    handles: list[RemovableHandle] = []
+    for layer, (attention, mlp) in zip(find_sites(model), shifts[0], strict=True):
+        # The stream that the second norm reads, and that the layer gives out.
+        norm = layer.layer.get_submodule("post_attention_layernorm")
+        reads = partial(lambda _module, inputs, by: (inputs[0] + by,), by=attention)
+        gives = partial(lambda _module, _inputs, output, by: output + by, by=attention + mlp)
+        handles += [norm.register_forward_pre_hook(reads), layer.layer.register_forward_hook(gives)]
+    wanted = logits_of(model, inputs)
+    for handle in handles:
+        handle.remove()
+    found = steered_logits(model, inputs, shifts)
+    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
 
 
 @every_family
@@ -151,21 +175,21 @@ def _with_bias(linear: nn.Linear, shift: Tensor) -> None:
 def test_shifts_equal_biases_of_the_output_projections(family: str, random_shifts: Shifts) -> None:
     model, inputs = tiny_model(family), tiny_inputs(family)
     shift = random_shifts(1)[0]
-    plain = [
-        one for one in find_sites(model) if one.attention is one.layer._modules.get("self_attn")
-    ]
+    biases: list[tuple[nn.Linear, Tensor]] = []
     for layer in find_sites(model):
-        if layer not in plain:
-            shift[layer.index] = 0.0
+        places = ((layer.attention, "self_attn", "o_proj"), (layer.mlp, "mlp", "down_proj"))
+        for branch, (site, name, projection) in enumerate(places):
+            last = getattr(site, projection, None)
+            # Not where a norm, a gate or the sum of experts stands behind the projection.
+            if site is layer.layer._modules.get(name) and isinstance(last, nn.Linear):
+                biases.append((last, shift[layer.index, branch]))
+            else:
+                shift[layer.index, branch] = 0.0
     wanted = steered_logits(model, inputs, shift[None])
-    for layer in plain:
-        output = layer.attention.get_submodule("o_proj")
-        down = layer.mlp.get_submodule("down_proj")
-        assert isinstance(output, nn.Linear)
-        assert isinstance(down, nn.Linear)
-        _with_bias(output, shift[layer.index, ATTENTION])
-        _with_bias(down, shift[layer.index, MLP])
+    for last, bias in biases:
+        _with_bias(last, bias / branch_scale(model))
     torch.testing.assert_close(logits_of(model, inputs), wanted, atol=TOLERANCE, rtol=0)
+    assert biases or family in NORMED
 
 
 @every_family
