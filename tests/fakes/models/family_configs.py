@@ -10,6 +10,7 @@ from typing import Any, Final
 import transformers as hf
 
 from tests.fakes.models.family_sizes import (
+    GRANITE,
     HIDDEN,
     IMAGE_TOKEN,
     LAYERS,
@@ -78,23 +79,12 @@ def _idefics3_like(kind: type[Any]) -> Callable[[], hf.PreTrainedConfig]:
     return make
 
 
-_LLAMA: Final = {"model_type": "llama"}
-# Its layers scale what a branch adds, its model the embeddings and the logits.
-_GRANITE: Final = {
-    "model_type": "granite",
-    "residual_multiplier": 0.22,
-    "embedding_multiplier": 3.0,
-    "attention_multiplier": 0.5,
-    "logits_scaling": 2.0,
-}
-
-
 def _llava_like(
-    kind: type[Any], *, text: Mapping[str, Any] = _LLAMA, **extra: list[list[int]]
+    kind: type[Any], *, text: Mapping[str, Any] = TEXT, **extra: list[list[int]]
 ) -> Callable[[], hf.PreTrainedConfig]:
     def make() -> hf.PreTrainedConfig:
         config: hf.PreTrainedConfig = kind(
-            text_config={**TEXT, **text},
+            text_config={"model_type": "llama", **text},
             vision_config={"model_type": "clip_vision_model", **VISION},
             image_token_index=IMAGE_TOKEN,
             tie_word_embeddings=False,
@@ -208,7 +198,7 @@ FAMILIES: Final = {
         ),
         Family(
             name="granite_vision",
-            config=_llava_like(hf.LlavaNextConfig, text=_GRANITE, image_grid_pinpoints=[[16, 16]]),
+            config=_llava_like(hf.LlavaNextConfig, text=GRANITE, image_grid_pinpoints=[[16, 16]]),
             images=sized_pixels(2, 3, 16, 16),
         ),
         Family(

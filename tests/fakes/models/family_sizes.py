@@ -26,6 +26,15 @@ TEXT: Final[dict[str, Any]] = {
     "eos_token_id": 2,
     "tie_word_embeddings": False,
 }
+# Its layers scale what a branch adds, its model the embeddings and the logits.
+GRANITE: Final[dict[str, Any]] = {
+    **TEXT,
+    "model_type": "granite",
+    "residual_multiplier": 0.22,
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.5,
+    "logits_scaling": 2.0,
+}
 VISION: Final[dict[str, Any]] = {
     "hidden_size": 24,
     "intermediate_size": 32,
