@@ -79,7 +79,8 @@ class TestDatasets:
         asked = {"map": "answer=label", "question": "Which colour?"}
         made = await upload(http, content, **asked)
         assert (made.status_code, made.json()["num_items"]) == (201, 1)
-        refused = await upload(http, content.replace(b"label", b"question"), **asked)
+        itself = json.dumps([{"image": picture, "label": "red", "question": "What?"}]).encode()
+        refused = await upload(http, itself, **asked)
         assert "it has questions of its own in question" in refused.json()["detail"]
 
     @pytest.mark.parametrize(
