@@ -79,7 +79,7 @@ def main(
     ] = TWICE,
 ) -> None:
     """Print how far runs of one method differ."""
-    kept = read_cells(cells or next(_CELLS.glob("*.jsonl"))).values()
+    kept = read_cells(cells or next(_CELLS.glob("pocket-*.jsonl"))).values()
     again = measured_again(json.loads(twice.read_text()))
     print(json.dumps({**two_names(kept), "measured_again": again}, indent=2))
 

@@ -41,7 +41,7 @@ def test_two_runs_of_the_same_are_held_against_each_other() -> None:
 
 
 def test_the_protocol_tells_what_the_kept_cells_say() -> None:
-    (kept,) = (DOCS / "cells").glob("*.jsonl")
+    (kept,) = (DOCS / "cells").glob("pocket-*.jsonl")
     cells = read_cells(kept).values()
     found = two_names(cells)
     again = measured_again(json.loads(TWICE.read_text()))
