@@ -29,7 +29,7 @@ from tests.fakes.models.gemma_configs import (
     gemma4_patches,
     paligemma_config,
 )
-from tests.fakes.models.qwen_configs import QWEN_VISION, qwen_config
+from tests.fakes.models.qwen_configs import QWEN3_VISION, QWEN_VISION, qwen_config
 
 
 def _idefics_config() -> hf.PreTrainedConfig:
@@ -235,7 +235,7 @@ FAMILIES: Final = {
             name="qwen3_vl",
             config=qwen_config(
                 hf.Qwen3VLConfig,
-                {**QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+                QWEN3_VISION,
                 [2, 1, 1],
             ),
             images=qwen_pixels,
@@ -245,7 +245,7 @@ FAMILIES: Final = {
             name="qwen3_vl_moe",
             config=qwen_config(
                 hf.Qwen3VLMoeConfig,
-                {**QWEN_VISION, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+                QWEN3_VISION,
                 [2, 1, 1],
                 num_experts=4,
                 num_experts_per_tok=2,

@@ -37,3 +37,8 @@ QWEN_VISION: Final[dict[str, Any]] = {
     "intermediate_size": 32,
     "out_hidden_size": HIDDEN,
 }
+QWEN3_VISION: Final[dict[str, Any]] = {
+    **QWEN_VISION,
+    "num_position_embeddings": 16,
+    "deepstack_visual_indexes": [0],
+}
