@@ -13,6 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from vlibrary_client.decoders import (
+    BEHIND,
+    PLAIN,
+    branch_scale,
+    is_gated,
+    parts_of,
+    require_added_as_they_are,
+)
 from vlibrary_client.errors import (
     ConfigurationError,
     IncompatibleBackboneError,
@@ -25,41 +33,7 @@ from vlibrary_client.sharing.folders import FILE_NAME, read_folder, read_shift
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PRE_NORMS = frozenset({"input_layernorm", "post_attention_layernorm"})
-_PLAIN = _PRE_NORMS | {"self_attn", "mlp"}
-_NORMED = _PLAIN | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
-# What layers of Gemma 4 have besides.
-_OWN_INPUTS = {
-    "act_fn",
-    "per_layer_input_gate",
-    "per_layer_projection",
-    "post_per_layer_input_norm",
-}
-_EXPERTS = {
-    "router",
-    "experts",
-    "post_feedforward_layernorm_1",
-    "post_feedforward_layernorm_2",
-    "pre_feedforward_layernorm_2",
-}
-# Behind which of its parts the two shifts of a layer are added, by all parts that it has.
-_BEHIND = {
-    _PLAIN: ("self_attn", "mlp"),
-    frozenset({"input_layernorm", "self_attn", "mlp"}): ("self_attn", "mlp"),
-    **dict.fromkeys(
-        (_NORMED, _NORMED | _OWN_INPUTS, _NORMED | _EXPERTS, _NORMED | _OWN_INPUTS | _EXPERTS),
-        ("post_attention_layernorm", "post_feedforward_layernorm"),
-    ),
-    _PLAIN | {"post_self_attn_layernorm", "post_mlp_layernorm"}: (
-        "post_self_attn_layernorm",
-        "post_mlp_layernorm",
-    ),
-}
-_GATED = _PRE_NORMS | {"cross_attn", "mlp"}
 _COMPILED = 0
-_GATES = ("cross_attn_attn_gate", "cross_attn_mlp_gate")
-# Where these are on, norms stand behind the branches.
-_ADDED_AS_IT_IS = {"norm_after": False, "swin_norm": False}
 
 
 class AppliedShift:
@@ -148,13 +122,12 @@ class AppliedShift:
 
     def _install(self, index: int, layer: Any) -> bool:  # noqa: ANN401 - a module
         """Whether the layer is one that is skipped where no picture is shown."""
-        children = frozenset(name for name, _ in layer.named_children())
-        is_gated = children == _GATED and all(hasattr(layer, gate) for gate in _GATES)
-        if children in _BEHIND:
-            for branch, name in enumerate(_BEHIND[children]):
+        parts = parts_of(layer)
+        if parts in BEHIND:
+            for branch, name in enumerate(BEHIND[parts]):
                 after = partial(self._after, site=(index, branch))
                 self._handles.append(getattr(layer, name).register_forward_hook(after))
-        elif is_gated:
+        elif is_gated(layer):
             # A gate may be zero, so what is added before it could vanish: the input of the second
             # norm and the layer's output are the two points behind the gates.
             norm = layer.post_attention_layernorm
@@ -164,10 +137,10 @@ class AppliedShift:
             self._handles.append(layer.register_forward_hook(after))
         else:
             raise UnsupportedBackboneError(
-                f"cannot steer a layer made of {', '.join(sorted(children))}: wanted the parts of "
-                f"a known decoder layer, such as {', '.join(sorted(_PLAIN))}"
+                f"cannot steer a layer made of {', '.join(sorted(parts))}: wanted the parts of "
+                f"a known decoder layer, such as {', '.join(sorted(PLAIN))}"
             )
-        return is_gated
+        return is_gated(layer)
 
     def _install_behind(self, gated: list[int], module: Any) -> None:  # noqa: ANN401 - a module
         before = partial(self._before_next, skipped=tuple(gated))
@@ -219,7 +192,8 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
         InvalidVectorFileError: It is no vector.
         CorruptDataError: The file is not the one that the folder names.
         IncompatibleBackboneError: It was made for a backbone of other sizes.
-        UnsupportedBackboneError: The model's layers are of no known kind.
+        UnsupportedBackboneError: The model's layers are of no known kind, or change what a branch
+            adds, which a pass of a few tokens shows.
     """
     if not math.isfinite(strength):
         raise InvalidVectorFileError(f"wanted a finite strength, found {strength}")
@@ -249,14 +223,9 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
             f"wanted {wanted[0]} layers of width {wanted[2]}, found {found[0]} of {found[2]}",
             details={"wanted": list(wanted), "found": list(found)},
         )
-    for setting, plain in _ADDED_AS_IT_IS.items():
-        if (value := getattr(config, setting, plain)) != plain:
-            raise UnsupportedBackboneError(
-                "cannot steer layers that change what a branch adds: wanted branches added as they "
-                f"are, found {setting} {value}"
-            )
+    require_added_as_they_are(backbone)
     # Granite's layers multiply what a branch adds.
-    return AppliedShift(backbone, shift / getattr(config, "residual_multiplier", 1.0))
+    return AppliedShift(backbone, shift / branch_scale(backbone))
 
 
 def _this_thread() -> int:

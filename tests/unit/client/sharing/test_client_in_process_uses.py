@@ -5,12 +5,19 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForImageTextToText, ChameleonConfig, PreTrainedModel
+from transformers import (
+    AutoModelForImageTextToText,
+    ChameleonConfig,
+    Idefics3Config,
+    PreTrainedModel,
+)
 
 from app.method.steering import sites
 from tests.fakes.models.applied import file_for, folder_for, logits, text_inputs
 from tests.fakes.models.families import tiny_inputs, tiny_model
-from vlibrary_client import SteeringError, UnsupportedBackboneError, apply, in_process
+from tests.fakes.models.family_configs import FAMILIES
+from tests.fakes.models.family_sizes import TEXT, VISION
+from vlibrary_client import SteeringError, UnsupportedBackboneError, apply, decoders
 
 
 @pytest.fixture
@@ -87,9 +94,51 @@ def test_layers_that_change_what_a_branch_adds_are_refused(setting: str, value: 
         apply(model, file_for(model))
 
 
+def scaled() -> PreTrainedModel:
+    make: Any = AutoModelForImageTextToText.from_config
+    text = {
+        **TEXT,
+        "model_type": "minicpm3",
+        "q_lora_rank": 8,
+        "kv_lora_rank": 8,
+        "qk_nope_head_dim": 4,
+        "qk_rope_head_dim": 4,
+        "v_head_dim": 8,
+        "head_dim": 4,
+        "num_key_value_heads": 4,
+    }
+    model: PreTrainedModel = make(Idefics3Config(text_config=text, vision_config=VISION))
+    return model
+
+
+def num_hooks(model: PreTrainedModel) -> int:
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()
+    )
+
+
+def test_layers_that_no_setting_tells_to_scale_what_a_branch_adds_are_refused() -> None:
+    model = scaled()
+    before = num_hooks(model)
+    with pytest.raises(UnsupportedBackboneError, match="MiniCPM3DecoderLayer 0, which scales"):
+        apply(model, file_for(model))
+    assert num_hooks(model) == before
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_no_known_family_is_taken_for_one_that_scales(family: str, dtype: torch.dtype) -> None:
+    model = tiny_model(family)
+    torch.nn.Module.to(model, dtype)
+    content = file_for(model)
+    # Also where another vector steers already.
+    with apply(model, content) as first, apply(model, content):
+        assert first.num_passes == 0
+
+
 def test_the_sdk_and_the_service_refuse_the_same_layers() -> None:
     # Neither imports the other, so each has its own.
-    assert in_process._ADDED_AS_IT_IS == sites._ADDED_AS_IT_IS
+    assert decoders.ADDED_AS_IT_IS == sites._ADDED_AS_IT_IS
 
 
 def test_a_handle_that_is_used_up_does_not_steer_in_silence(small: PreTrainedModel) -> None:
