@@ -47,6 +47,7 @@ from app.library.task_keys import (
     unit_rows,
 )
 from app.library.vector_rows import VECTOR_ROWS, record_of_vector
+from app.library.workspaces import in_workspace
 
 MAX_K: Final = 100
 # States of vectors that are not shown to help.
@@ -159,7 +160,7 @@ class Retriever:
         """
         if not 1 <= k <= MAX_K:
             raise InvalidInputError(f"k is between 1 and {MAX_K}, found {k}")
-        among = None if filters is None else await self._matching(filters)
+        among = None if filters is None else await self._matching(filters, workspace)
         query = unit_rows(embedding.reshape(1, -1))[0]
 
         def look(snapshot: Snapshot | None) -> tuple[list[Hit], set[str]]:
@@ -204,7 +205,7 @@ class Retriever:
             alike=alike,
         )
         if reason == "ambiguous" and prefer is not None:
-            await self._require_stored(prefer)
+            await self._require_stored(prefer, workspace)
         known = [hit for hit in chosen if hit.vector_id in records][:k]
         return RetrievalResult(
             matches=tuple(Match(**vars(hit), vector=records[hit.vector_id]) for hit in known),
@@ -213,14 +214,14 @@ class Retriever:
             epoch=0 if snapshot is None else snapshot.epoch,
         )
 
-    async def _matching(self, filters: VectorFilters) -> frozenset[uuid.UUID]:
-        async with self._sessions() as session:
+    async def _matching(self, filters: VectorFilters, workspace: str) -> frozenset[uuid.UUID]:
+        async with in_workspace(self._sessions, workspace)() as session:
             return await matching_ids(session, filters)
 
-    async def _require_stored(self, prefer: str) -> None:
+    async def _require_stored(self, prefer: str, workspace: str) -> None:
         tag, alias = VectorFilters(tags=(prefer,)), VectorFilters(alias=prefer)
         for filters in (VectorFilters(name=prefer), tag, alias):
-            if await self._matching(filters):
+            if await self._matching(filters, workspace):
                 return
         raise NotFoundError(
             f"Several vectors fit alike, and no vector has the tag, alias or name {prefer}",

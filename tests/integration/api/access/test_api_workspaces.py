@@ -196,6 +196,23 @@ async def test_listings_and_searches_tell_of_the_own_workspace(
     assert (await http.get("/vectors/gears", headers=north.headers)).status_code == 200
 
 
+@pytest.mark.usefixtures("north")
+async def test_what_is_preferred_is_looked_for_in_the_own_workspace(
+    http: httpx.AsyncClient, *, south: dict[str, str], sessions: Sessions, worker: FakeWorker
+) -> None:
+    for name in ("english", "spanish"):
+        await store_vector(
+            in_workspace(sessions, "south"),
+            worker.description,
+            name=name,
+            key=embedding_of(None, QUESTION),
+        )
+    for prefer in ("gears", "prod", "nobody"):
+        asked = {"text": QUESTION, "prefer": prefer}
+        answer = await http.post("/retrieve", json=asked, headers=south)
+        assert answer.status_code == 404, (prefer, answer.text)
+
+
 async def test_what_is_made_lies_in_the_own_workspace(
     http: httpx.AsyncClient,
     *,
