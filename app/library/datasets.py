@@ -138,16 +138,18 @@ async def create_dataset(
 ) -> DatasetRecord:
     """The data set with this content, stored if it is new, and now called by this name.
 
-    Description and report are kept as they were while the content is known. Whoever finds the file
-    gone after the commit puts it again: it was dropped before this was known.
+    Its report is the one that is given, with a note where the name meant another until now. What is
+    stored of description and report stays while the content is known. Whoever finds the file gone
+    after the commit puts it again: it was dropped before this was known.
 
     Raises:
         InvalidInputError: The name or text is malformed.
     """
+    found = dict(report or {})
     described = {
         "name": check_name(name),
         "description": check_description(description),
-        "report": dict(report or {}),
+        "report": found,
     }
     await hold_file(session, storage_key)
     statement = (
@@ -186,7 +188,10 @@ async def create_dataset(
     if previous != row.id and (created is None or previous is not None):
         moved = {"name": name, "previous": None if previous is None else str(previous)}
         await write_audit(session, action="dataset.name", subject=str(row.id), details=moved)
-    return record_of(DatasetRecord, row, name=name)
+    if previous not in {None, row.id}:
+        note = f"The name {name} meant the data set {previous} until now"
+        found = {**found, "notes": [*cast("list[JSON]", found.get("notes", [])), note]}
+    return record_of(DatasetRecord, row, name=name, report=found)
 
 
 async def get_dataset(session: AsyncSession, reference: uuid.UUID | str) -> DatasetRecord:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -159,8 +158,7 @@ async def upload(
             )
             if known is not None:
                 response.status_code = 200
-            # What was left out of this upload, also where the rest of it is known.
-            body = DatasetBody.model_validate(replace(record, report=report.as_json()))
+            body = DatasetBody.model_validate(record)
             answer = await creation.answer(body, at=f"/datasets/{record.id}")
             await session.commit()
     return answer

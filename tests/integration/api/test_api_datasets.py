@@ -40,6 +40,21 @@ class TestDatasets:
         by_id = await http.get(f"/datasets/{body['id']}")
         assert by_name.json()["id"] == by_id.json()["id"] == body["id"]
 
+    async def test_the_reply_tells_whose_the_name_was(
+        self, http: httpx.AsyncClient, tmp_path: Path
+    ) -> None:
+        one, other = parquet(tmp_path, items=1), parquet(tmp_path, items=2)
+        first, moved, same, back = [
+            (await upload(http, content, name="d")).json() for content in (one, other, other, one)
+        ]
+        for made, before in ((first, None), (moved, first), (same, None), (back, moved)):
+            said = [note for note in made["report"]["notes"] if "The name d" in note]
+            wanted = before and f"The name d meant the data set {before['id']} until now"
+            assert said == [*filter(None, [wanted])]
+            # It is said of the upload, not of what is stored.
+            stored = (await http.get(f"/datasets/{made['id']}")).json()
+            assert not any("The name d" in note for note in stored["report"]["notes"])
+
     async def test_the_reply_tells_what_was_found_and_left_out(
         self, http: httpx.AsyncClient
     ) -> None:
