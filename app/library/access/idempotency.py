@@ -7,7 +7,7 @@ import datetime as dt
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import ConflictError, InProgressError, InvalidInputError
@@ -53,7 +53,9 @@ async def find_answer(session: AsyncSession, key: RequestKey) -> StoredAnswer | 
     lock = lock_number(f"{key.owner}\0{key.text}")
     if not await session.scalar(select(func.pg_try_advisory_xact_lock(lock))):
         raise InProgressError("A request with this Idempotency-Key is being answered just now")
-    await forget_answers(session, owner=key.owner)
+    # Those of other requests would be locked until this one ends: see `forget_answers`.
+    own = AnsweredRequestRow.owner == key.owner, AnsweredRequestRow.text == key.text
+    await session.execute(delete(AnsweredRequestRow).where(*own, _is_old()))
     found = await session.get(AnsweredRequestRow, (key.owner, key.text))
     if found is None:
         return None
@@ -79,9 +81,10 @@ async def store_answer(
     await session.flush()
 
 
-async def forget_answers(session: AsyncSession, *, owner: str | None = None) -> None:
-    """Drops answers that are older than 24 hours: an owner's, or everybody's."""
-    old = delete(AnsweredRequestRow).where(
-        AnsweredRequestRow.created < func.clock_timestamp() - KEPT
-    )
-    await session.execute(old if owner is None else old.where(AnsweredRequestRow.owner == owner))
+async def forget_answers(session: AsyncSession) -> None:
+    """Drops all answers that are older than 24 hours."""
+    await session.execute(delete(AnsweredRequestRow).where(_is_old()))
+
+
+def _is_old() -> ColumnElement[bool]:
+    return AnsweredRequestRow.created < func.clock_timestamp() - KEPT

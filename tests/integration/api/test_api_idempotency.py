@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from app.api.maintenance import forget_old
 from app.core.settings import Settings
 from app.library.access.access_keys import create_access_key
+from app.library.access.idempotency import RequestKey, StoredAnswer, find_answer, store_answer
 from tests.fakes.api_calls import OCTETS, parquet
 from tests.fakes.library import store
 from tests.fakes.servers.worker import FakeWorker
@@ -165,6 +166,19 @@ async def test_a_key_is_free_again_after_a_day(
     other = await ask(http, "/train", {"json": {"name": "other", "dataset": "d"}}, key="k")
     assert other.status_code == 202
     assert other.json()["id"] != first.json()["id"]
+
+
+async def test_no_request_waits_for_another_that_found_old_answers(sessions: Sessions) -> None:
+    keys = [RequestKey(owner="o", text=name, digest=b"d" * 32) for name in ("old", "a", "b")]
+    async with sessions.begin() as session:
+        await store_answer(session, keys[0], StoredAnswer(status=202, location=None, body={}))
+        await session.execute(
+            text("UPDATE answered_requests SET created = created - interval '25 hours'")
+        )
+    async with sessions() as one, sessions() as other:
+        assert await find_answer(one, keys[1]) is None
+        await other.execute(text("SET LOCAL lock_timeout = '1s'"))
+        assert await find_answer(other, keys[2]) is None
 
 
 async def test_answers_to_whoever_comes_no_more_are_forgotten_as_well(
