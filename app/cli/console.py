@@ -22,13 +22,19 @@ _STEERING: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def accept_every_text() -> None:
-    """Lets what an encoding has no sign for be written as its number, and no text be lost."""
+    """Lets what an encoding has no sign for be written as its number, and no text be lost.
+
+    Bars that others draw are for terminals alone.
+    """
     # Where one was closed, its number would go to the next file, and `print` to the other one.
     sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if not sys.stderr.isatty():
+        # transformers draws its bars into files and pipes as well.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # noqa: TID251 - that it reads
     # Some terminals say so while they do not know, and rich then prints nothing.
     if os.environ.get("COLUMNS", "").strip("0") == "":  # noqa: TID251 - that rich reads
         os.environ.pop("COLUMNS", None)  # noqa: TID251

@@ -213,3 +213,11 @@ def test_a_full_disk_does_not_keep_a_server_from_ending(tmp_path: Path) -> None:
         server._lock = os.dup(full.fileno())
         server.stop()
     assert server._lock is None
+
+
+def test_a_backbone_that_is_loaded_draws_no_bar_into_a_pipe() -> None:
+    found = run(
+        "from app.method.backbone.loading import load_backbone; "
+        "print(load_backbone('pocket', device='cpu').name)"
+    )
+    assert (found.stdout, found.stderr, found.returncode) == ("pocket\n", "", 0)
