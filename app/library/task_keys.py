@@ -21,6 +21,7 @@ from app.core.errors import InvalidInputError
 from app.core.states import VectorStatus
 from app.core.vectors.card import MAX_DIMENSION, KeyCard
 from app.library.tables import IndexChangeRow, IndexEpochRow, KeyRow, VectorRow
+from app.library.workspaces import seeing
 
 DTYPE: Final = np.dtype("<f4")
 PART_TOLERANCE: Final = 1e-3
@@ -77,13 +78,13 @@ async def add_keys(session: AsyncSession, key: KeyCard, *, vector_id: uuid.UUID)
 
     Raises:
         InvalidInputError: A row has no direction, its parts differ in length, or the space has rows
-            of another shape.
+            of another shape, which stay: a training's, or any while this is no training's.
     """
     rows = unit_rows(key.matrix())
     _check_parts(rows, key)
-    epoch = await _raise_epoch(
-        session, space=key.space, shape=(key.dimension, key.image_width), vector_id=vector_id
-    )
+    shape = (key.dimension, key.image_width)
+    await _make_room(session, key.space, shape=shape, vector_id=vector_id)
+    epoch = await _raise_epoch(session, space=key.space, shape=shape, vector_id=vector_id)
     session.add_all(
         KeyRow(
             vector_id=vector_id,
@@ -110,6 +111,30 @@ def _check_parts(rows: Float32Array, key: KeyCard) -> None:
     lengths = np.linalg.norm(rows[:, : key.image_width], axis=1)
     if not np.allclose(lengths, np.sqrt(0.5), atol=PART_TOLERANCE):
         raise InvalidInputError("A key's picture and question parts differ in length")
+
+
+async def _make_room(
+    session: AsyncSession, space: str, *, shape: tuple[int, int | None], vector_id: uuid.UUID
+) -> None:
+    """Gives a space another shape where no keys are in it, or none but imported ones, which go.
+
+    These go only for the keys of a training: its encoder knows the shape, a file may say anything.
+    """
+    known = await session.get(IndexEpochRow, space, with_for_update=True)
+    if known is None or (known.dimension, known.image_width) == shape:
+        return
+    is_trained = await session.scalar(select(VectorRow.job_id).where(VectorRow.id == vector_id))
+    in_space = VectorRow.id.in_(select(KeyRow.vector_id).where(KeyRow.space == space))
+    found = select(VectorRow.id, VectorRow.job_id).where(in_space)
+    # A space belongs to all workspaces.
+    with seeing(session, None):
+        others = (await session.execute(found)).all()
+    if others and (is_trained is None or any(other.job_id is not None for other in others)):
+        return
+    for other in others:
+        await remove_keys(session, vector_id=other.id)
+    known.dimension, known.image_width = shape
+    await session.flush()
 
 
 async def _raise_epoch(

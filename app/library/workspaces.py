@@ -67,8 +67,8 @@ def workspace_of(session: AsyncSession) -> str:
 
 
 @contextmanager
-def seeing(session: AsyncSession, workspace: str) -> Iterator[None]:
-    """Lets a session see another workspace for the block."""
+def seeing(session: AsyncSession, workspace: str | None) -> Iterator[None]:
+    """Lets a session see another workspace for the block, or all with None."""
     own = session.info.get(_KEY, DEFAULT_WORKSPACE)
     session.info[_KEY] = workspace
     try:

@@ -252,7 +252,7 @@ class Retriever:
             async with self._sessions() as session:
                 await read_one_moment(session)
                 state = await get_space(session, space)
-                if old is None:
+                if old is None or (old.dimension, old.image_width) != state[1:]:
                     keys = await load_keys(session, space)
                     build = partial(Snapshot.build, space, keys=keys, **state._asdict())
                 else:

@@ -1,4 +1,5 @@
 import asyncio
+import uuid
 
 import numpy as np
 import pytest
@@ -6,8 +7,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import InvalidInputError
-from app.core.vectors.card import KeyCard
+from app.core.vectors.card import KeyCard, VectorCard
 from app.library.database import read_one_moment
+from app.library.search.retrieval import Retriever
 from app.library.tables import IndexChangeRow
 from app.library.task_keys import (
     Float32Array,
@@ -19,8 +21,11 @@ from app.library.task_keys import (
     refresh_keys,
     remove_keys,
 )
+from app.library.vectors import create_vector, delete_vector
+from app.library.workspaces import in_all_workspaces, in_workspace
 from tests.fakes.library import some_id, store
 from tests.fakes.task_keys import SPACE, axis, card_of, put
+from tests.fakes.vectors import make_description, make_vector_file
 
 pytestmark = pytest.mark.anyio
 Sessions = async_sessionmaker[AsyncSession]
@@ -107,3 +112,67 @@ async def test_keys_out_of_bounds_are_refused(session: AsyncSession, rows: Float
     key = KeyCard.of(rows, space=SPACE, threshold=0.5)
     with pytest.raises(InvalidInputError):
         await add_keys(session, key, vector_id=vectors.id)
+
+
+async def stored(session: AsyncSession, name: str, *, width: int, is_trained: bool) -> uuid.UUID:
+    """A vector with one key of so many numbers."""
+    backbone = make_description()
+    space = f"backbone-{backbone.fingerprint[:16]}-v3"
+    record = await create_vector(
+        session,
+        name=name,
+        blob=make_vector_file(width, backbone=backbone),
+        backbone=backbone,
+        card=VectorCard(
+            key=KeyCard.of(np.eye(1, width, dtype=np.float32), space=space, threshold=0.5)
+        ),
+        job_id=some_id() if is_trained else None,
+    )
+    return record.id
+
+
+async def found(retriever: Retriever, *, width: int) -> list[str]:
+    fingerprint = make_description().fingerprint
+    result = await retriever.search(
+        np.eye(width)[0],
+        space=f"backbone-{fingerprint[:16]}-v3",
+        backbone_fingerprint=fingerprint,
+        only_ready=False,
+        workspace="south",
+    )
+    return [match.vector.name for match in result.matches]
+
+
+async def test_an_imported_key_of_a_wrong_shape_is_in_no_trainings_way(sessions: Sessions) -> None:
+    north, south = (in_workspace(sessions, name) for name in ("north", "south"))
+    retriever = Retriever(in_all_workspaces(sessions))
+    async with north.begin() as session:
+        wrong = await stored(session, "wrong", width=3, is_trained=False)
+    await retriever.start()
+    async with south.begin() as session:
+        await stored(session, "right", width=4, is_trained=True)
+    await retriever._refresh()
+    assert await found(retriever, width=4) == ["right"]
+    async with north.begin() as session:
+        await delete_vector(session, wrong)
+    assert await found(retriever, width=4) == ["right"]
+    await retriever.stop()
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+async def test_nothing_takes_the_place_of_a_trainings_keys(
+    sessions: Sessions, *, is_trained: bool
+) -> None:
+    async with in_workspace(sessions, "north").begin() as session:
+        await stored(session, "right", width=4, is_trained=True)
+    async with in_workspace(sessions, "south")() as session:
+        with pytest.raises(InvalidInputError, match="wants dimension 4"):
+            await stored(session, "wrong", width=3, is_trained=is_trained)
+
+
+async def test_a_space_without_keys_takes_any_shape(session: AsyncSession) -> None:
+    wrong = await stored(session, "wrong", width=3, is_trained=False)
+    with pytest.raises(InvalidInputError, match="wants dimension 3"):
+        await stored(session, "right", width=4, is_trained=False)
+    await delete_vector(session, wrong)
+    await stored(session, "right", width=4, is_trained=False)
