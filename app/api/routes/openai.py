@@ -146,8 +146,9 @@ async def _embeddings(body: EmbeddingsRequest, *, services: Services) -> Embeddi
             "Embeddings come from a backbone; no vector steers them", details={"param": "model"}
         )
     backbone = one_backbone(backbones)
-    images = [image for image in body.images if image is not None]
-    read = iter(await read_images(images, settings=services.settings))
+    texts = [image for image in body.images if image is not None]
+    images, _ = await read_images(texts, settings=services.settings)
+    read = iter(images)
     files = [None if image is None else next(read) for image in body.images]
     questions = [text or None for text in body.input]
     answers = [

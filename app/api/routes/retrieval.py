@@ -29,12 +29,13 @@ async def retrieve(body: RetrieveRequest, request: Request, services: ServicesOf
 async def _retrieve(body: RetrieveRequest, *, services: Services) -> RetrievalBody:
     serving = await services.workers.pool.serving()
     named = body.backbone
-    images = [] if body.image is None else [body.image]
+    texts = [] if body.image is None else [body.image]
+    images, _ = await read_images(texts, settings=services.settings)
     filters = VectorFilters(name=body.name, text=body.words, tags=tuple(body.tags))
     result, space = await search(
         services,
         backbone_for([], serving) if named is None else serving_as(named, serving),
-        image=next(iter(await read_images(images, settings=services.settings)), None),
+        image=next(iter(images), None),
         text=body.text,
         embedding=body.embedding,
         k=body.k,

@@ -33,12 +33,16 @@ VECTOR_HEADER: Final = "x-vlibrary-vector"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A request with everything looked up that answering it takes."""
+    """A request with everything looked up that answering it takes.
+
+    `notes` tell what of it is not looked at.
+    """
 
     request: GenerateRequest
     vectors: tuple[ChosenVector, ...]
     retrieval: AutoRetrievalBody | None
     backbone: BackboneDescription
+    notes: tuple[str, ...]
 
     def headers(self) -> dict[str, str]:
         """What the response's headers say of the vectors; nothing when there are none."""
@@ -75,7 +79,7 @@ async def make_plan(
     if body.backbone is not None:
         backbones = [serving_as(body.backbone, await services.workers.pool.serving()).backbone]
     conversation = conversation_of(body)
-    images = await read_images(conversation.images, settings=services.settings)
+    images, notes = await read_images(conversation.images, settings=services.settings)
     # Not the session of the route: a stream outlives its route, and its deadline holds here too.
     async with services.sessions(bind=services.reading) as session:
         named, policy, demonstrations = await look_up(
@@ -113,7 +117,7 @@ async def make_plan(
         stream=body.stream,
         baseline=body.baseline,
     )
-    return Plan(request=request, vectors=vectors, retrieval=retrieval, backbone=served)
+    return Plan(request=request, vectors=vectors, retrieval=retrieval, backbone=served, notes=notes)
 
 
 def one_backbone(
@@ -169,7 +173,7 @@ def proven_answer(plan: Plan, answer: GenerateResponse) -> SteerBody:
         for use in plan.vectors
     )
     return SteerBody(
-        **{**dict(answer), "notes": (*answer.notes, *notes_on_sum(plan.vectors))},
+        **{**dict(answer), "notes": (*answer.notes, *plan.notes, *notes_on_sum(plan.vectors))},
         id=plan.request.request_id,
         applied=applied,
         retrieval=plan.retrieval,

@@ -23,8 +23,10 @@ _MAX_DATA_HEADER_CHARACTERS: Final = 256
 SMALL_CHARACTERS: Final = 2**16
 
 
-async def read_images(texts: Sequence[str], *, settings: Settings) -> tuple[bytes, ...]:
-    """The images' file bytes, each with a header that passes every limit of the settings.
+async def read_images(
+    texts: Sequence[str], *, settings: Settings
+) -> tuple[tuple[bytes, ...], tuple[str, ...]]:
+    """The images' file bytes, each with a header that passes every limit, and notes on them.
 
     Raises:
         InvalidImageError: An image is not readable, or of a size or shape that is not taken.
@@ -43,20 +45,25 @@ async def read_images(texts: Sequence[str], *, settings: Settings) -> tuple[byte
     return await asyncio.to_thread(_read_all, texts, limits)
 
 
-def _read_all(texts: Sequence[str], limits: PictureLimits) -> tuple[bytes, ...]:
-    files = []
+def _read_all(
+    texts: Sequence[str], limits: PictureLimits
+) -> tuple[tuple[bytes, ...], tuple[str, ...]]:
+    files, notes = [], []
     for number, text in enumerate(texts):
+        place = f"images.{number}"
         try:
-            files.append(read_image(text, limits))
+            data, is_animated = read_image(text, limits)
         except (InvalidImageError, TooLargeError) as error:
-            place = f"images.{number}"
             message = f"{place}: {error.message}" if len(texts) > 1 else error.message
             raise type(error)(message, details={**error.details, "param": place}) from None
-    return tuple(files)
+        files.append(data)
+        if is_animated:
+            notes.append(f"{place} is an animation, of which the first frame is taken")
+    return tuple(files), tuple(notes)
 
 
-def read_image(text: str, limits: PictureLimits) -> bytes:
-    """One image's file bytes; see `read_images`."""
+def read_image(text: str, limits: PictureLimits) -> tuple[bytes, bool]:
+    """One image's file bytes, and whether it is an animation; see `read_images`."""
     # Encoders for mail break lines, and some clients escape what stands in an address.
     payload = "".join(unquote(_payload(text)).split()).rstrip("=")
     # Encoders for addresses write these two characters of the alphabet otherwise.
@@ -69,8 +76,7 @@ def read_image(text: str, limits: PictureLimits) -> bytes:
         data = base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise InvalidImageError(NOT_BASE64) from None
-    check_picture(data, limits)
-    return data
+    return data, check_picture(data, limits)
 
 
 def _payload(text: str) -> str:

@@ -1,9 +1,11 @@
 import base64
 import contextlib
 import io
+import json
 import zlib
 from urllib.parse import quote
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +35,13 @@ def encoded(image_format: str) -> bytes:
     return buffer.getvalue()
 
 
+def animation() -> bytes:
+    buffer = io.BytesIO()
+    first, second = (Image.new("RGB", (16, 16), colour) for colour in ("red", "blue"))
+    first.save(buffer, format="WEBP", save_all=True, append_images=[second])
+    return buffer.getvalue()
+
+
 def text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -52,7 +61,7 @@ class TestImages:
     @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
     def test_the_three_formats_are_taken(self, image_format: str) -> None:
         data = encoded(image_format)
-        assert read_image(text(data), LIMITS) == data
+        assert read_image(text(data), LIMITS) == (data, False)
 
     @pytest.mark.parametrize(
         "head",
@@ -74,13 +83,13 @@ class TestImages:
         data = encoded("PNG")
         whole = text(data)
         lines = [whole[start : start + 76] for start in range(0, len(whole), 76)]
-        assert read_image(head + line_end.join([*lines, ""]), LIMITS) == data
+        assert read_image(head + line_end.join([*lines, ""]), LIMITS) == (data, False)
 
     @pytest.mark.anyio
     @pytest.mark.parametrize("size", [10, SMALL_CHARACTERS])
     async def test_small_and_large_ones_are_read_alike(self, size: int) -> None:
         data = encoded("PNG") + bytes(size)
-        assert await read_images([text(data)] * 2, settings=Settings()) == (data, data)
+        assert await read_images([text(data)] * 2, settings=Settings()) == ((data, data), ())
         with pytest.raises(InvalidImageError, match=r"images\.1: "):
             await read_images([text(data), text(bytes(size))], settings=Settings())
 
@@ -99,7 +108,7 @@ class TestImages:
         assert {"+", "/"} & set(whole)
         url_safe = base64.urlsafe_b64encode(data).decode()
         for written in (whole, whole.rstrip("="), url_safe, url_safe.rstrip("="), quote(whole)):
-            assert read_image(f"data:image/png;base64,{written}", LIMITS) == data
+            assert read_image(f"data:image/png;base64,{written}", LIMITS) == (data, False)
 
     @pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "ICO", "PPM"])
     def test_other_formats_are_not(self, image_format: str) -> None:
@@ -152,3 +161,19 @@ def test_stored_text_survives_utf8_and_postgres(value: str) -> None:
         return
     with pytest.raises(ValueError, match="the text has"):
         refuse_unstorable(value)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_tells_of_which_images_one_frame_is_looked_at(
+    http: httpx.AsyncClient, *, stream: bool
+) -> None:
+    asked = {"prompt": "What?", "stream": stream}
+    said = []
+    for images in ([encoded("PNG"), animation()], [encoded("PNG")] * 2):
+        response = await http.post(
+            "/steer/generate", json={**asked, "images": list(map(text, images))}
+        )
+        last = response.text.strip().splitlines()[-1]
+        said.append(json.loads(last.removeprefix("data: "))["notes"])
+    assert said == [["images.1 is an animation, of which the first frame is taken"], []]
