@@ -103,17 +103,18 @@ async def fail_job(
     await _fail(session, row, code=code, message=message)
 
 
-async def release_job(session: AsyncSession, job_id: uuid.UUID, token: int) -> None:
-    """Ends a job that was asked to stop; any other is given back.
+async def release_job(session: AsyncSession, job_id: uuid.UUID, token: int) -> bool:
+    """Ends a job that was asked to stop, and tells whether it was; any other is given back.
 
     Another worker may take it at once and go on from its checkpoint; the attempt does not count.
     """
     row = await _owned(session, job_id, token)
     if row.cancel_requested:
         await end_job(session, row, state="cancelled", data={})
-    else:
-        row.attempts -= 1
-        await _queue_again(session, row)
+        return True
+    row.attempts -= 1
+    await _queue_again(session, row)
+    return False
 
 
 async def return_delivery(session: AsyncSession, job_id: uuid.UUID) -> None:

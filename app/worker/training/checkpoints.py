@@ -38,11 +38,17 @@ class ObjectCheckpoints:
         self._saving: Future[None] | None = None
 
     async def load(self) -> bytes | None:
-        """The bytes saved last, or None when there are none that are whole."""
+        """The bytes saved last, or None when there are none that are whole.
+
+        Raises:
+            StorageUnavailableError: The store does not answer.
+        """
         try:
             stored = await asyncio.wait_for(self._objects.get_bytes(self._key), TIMEOUT_SECONDS)
         except NotFoundError:
             return None
+        except TimeoutError:
+            raise StorageUnavailableError("The object store did not answer in time") from None
         digest, data = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
         if await asyncio.to_thread(_digest, data) != digest:
             log.warning("damaged checkpoint left out", action="job.checkpoint", key=self._key)

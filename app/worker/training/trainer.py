@@ -129,8 +129,9 @@ class Trainer:
                 store = await self._execute(attempt, checkpoints)
             await self._store(attempt, store)
         except Exception as error:  # noqa: BLE001 - whatever it is, the job's record must say so
-            # Whoever takes the job next must find the newest checkpoint.
-            await _ignoring_errors(checkpoints.flush())
+            # Whoever takes the job next must find the newest checkpoint, so nobody does before.
+            async with self._heartbeats(attempt):
+                await _ignoring_errors(checkpoints.flush())
             is_over = await self._end_without_result(attempt, error)
         else:
             is_over = True
@@ -243,21 +244,18 @@ class Trainer:
         if has_failed:
             log.warning("job failed", action="job.end", job_id=str(job_id), exc_info=error)
 
-        async def end(session: AsyncSession) -> None:
-            if has_failed:
-                known = error if isinstance(error, VLibraryError) else _unknown(error)
-                await fail_job(
-                    session, job_id, attempt.token, code=known.code, message=known.message
-                )
-            else:
-                await release_job(session, job_id, attempt.token)
+        async def end(session: AsyncSession) -> bool:
+            if not has_failed:
+                return await release_job(session, job_id, attempt.token)
+            known = error if isinstance(error, VLibraryError) else _unknown(error)
+            await fail_job(session, job_id, attempt.token, code=known.code, message=known.message)
+            return True
 
         try:
-            await run_transaction(self._sessions, end)
+            return await run_transaction(self._sessions, end)
         except (ConflictError, SQLAlchemyError):
             log.warning("end of job not recorded", action="job.end", job_id=str(job_id))
             return False
-        return has_failed or attempt.is_cancelled
 
 
 async def _ignoring_errors(work: Awaitable[None]) -> None:
