@@ -155,14 +155,19 @@ def read_shift(content: bytes) -> "npt.NDArray[np.float32]":
         tensors = safetensors.numpy.load(content)
     except safetensors.SafetensorError:
         raise InvalidVectorFileError("no vector file: safetensors cannot read it") from None
+    except KeyError as error:
+        # A type of numbers that numpy has not.
+        raise InvalidVectorFileError(f"no vector file: wanted float32, found {error}") from None
     if set(tensors) != _TENSORS:
         raise InvalidVectorFileError(f"no vector file: wanted {', '.join(sorted(_TENSORS))}")
+    if found := {str(tensor.dtype) for tensor in tensors.values()} - {"float32"}:
+        raise InvalidVectorFileError(f"no vector file: wanted float32, found {', '.join(found)}")
     try:
         branches = [
             tensors[f"{branch}_weights"][:, None] * tensors[f"{branch}_vectors"]
             for branch in ("attention", "mlp")
         ]
-        shift: npt.NDArray[np.float32] = np.stack(branches, axis=1).astype(np.float32)
+        shift: npt.NDArray[np.float32] = np.stack(branches, axis=1)
     except (IndexError, ValueError):
         raise InvalidVectorFileError("no vector file: its tensors do not fit each other") from None
     if shift.ndim != 3 or not np.isfinite(shift).all():  # noqa: PLR2004 - layers, branches, width

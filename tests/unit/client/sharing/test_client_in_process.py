@@ -181,6 +181,10 @@ class TestSources:
         broken = {**named, "mlp_weights": named["mlp_weights"][:1].repeat(7)}
         with pytest.raises(InvalidVectorFileError, match="fit"):
             apply(small, save(broken))
+        for dtype in (torch.bfloat16, torch.int64):
+            broken = {name: part.to(dtype) for name, part in named.items()}
+            with pytest.raises(InvalidVectorFileError, match="float32"):
+                apply(small, save(broken))
         broken = {**named, "mlp_weights": named["mlp_weights"] * float("nan")}
         with pytest.raises(InvalidVectorFileError, match="finite"):
             apply(small, save(broken))
