@@ -26,10 +26,9 @@ from app.library.pages import MAX_LIMIT, Page
 from app.library.records import DatasetRecord, VectorRecord
 from app.library.search.index import Snapshot
 from app.library.storage import ObjectStore
-from app.library.task_keys import current_epochs, get_space, load_keys
+from app.library.task_keys import current_epochs, get_space, load_keys, orphaned_keys
 from app.library.training.jobs import list_jobs
 from app.library.vector_rows import get_blob
-from app.library.vectors import get_vectors
 
 Check: TypeAlias = Callable[[], Awaitable[str]]
 Record = TypeVar("Record")
@@ -134,14 +133,10 @@ async def check_keys(sessions: Sessions) -> str:
         for space in spaces:
             state = await get_space(session, space)
             keys = await load_keys(session, space)
-            owners = [entry.vector_id for entry in keys]
-            orphans = set(owners) - set(await get_vectors(session, owners))
-            if orphans:
-                raise CorruptDataError(
-                    f"Keys without a vector in {space}: {_some(sorted(orphans))}"
-                )
+            if orphans := await orphaned_keys(session, space):
+                raise CorruptDataError(f"Keys without a vector in {space}: {_some(orphans)}")
             await asyncio.to_thread(Snapshot.build, space, keys=keys, **state._asdict())
-            num_vectors += len(owners)
+            num_vectors += len(keys)
     return f"index made of {num_vectors} vectors in {len(spaces)} spaces"
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Row, delete, func, literal, select
+from sqlalchemy import ARRAY, Row, Uuid, any_, delete, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -216,13 +216,21 @@ async def load_keys(
         .order_by(VectorRow.id)
     )
     if vector_ids is not None:
-        query = query.where(VectorRow.id.in_(list(vector_ids)))
+        # In one parameter, of which a statement takes 65,535.
+        query = query.where(VectorRow.id == any_(literal([*vector_ids], ARRAY(Uuid))))
     found = []
     for row in await session.execute(query):
         facts = row._asdict()
         matrix = np.frombuffer(facts.pop("rows"), dtype=DTYPE).reshape(facts.pop("num_keys"), -1)
         found.append(VectorKeys(**facts, embeddings=matrix))
     return found
+
+
+async def orphaned_keys(session: AsyncSession, space: str) -> list[uuid.UUID]:
+    """The deleted vectors that have keys in a space all the same."""
+    owners = select(KeyRow.vector_id).where(KeyRow.space == space)
+    query = select(VectorRow.id).where(VectorRow.deleted.is_not(None), VectorRow.id.in_(owners))
+    return [*await session.scalars(query.order_by(VectorRow.id))]
 
 
 async def current_epochs(session: AsyncSession) -> dict[str, int]:

@@ -178,14 +178,6 @@ async def get_vector(session: AsyncSession, reference: uuid.UUID | str) -> Vecto
     return found[0]
 
 
-async def get_vectors(
-    session: AsyncSession, ids: Sequence[uuid.UUID]
-) -> dict[uuid.UUID, VectorRecord]:
-    """The vectors with these ids; those that do not exist or were deleted are left out."""
-    query = _STORED.where(VectorRow.id.in_(ids))
-    return {record.id: record for record in await read_vectors(session, query)}
-
-
 async def list_in_use(
     session: AsyncSession, backbone_fingerprint: str, *, limit: int
 ) -> list[VectorRecord]:

@@ -95,6 +95,15 @@ async def test_keys_are_stored_as_unit_vectors(session: AsyncSession) -> None:
     assert await load_keys(session, SPACE, vector_ids=[some_id()]) == []
 
 
+async def test_more_vectors_are_asked_for_than_a_statement_has_parameters(
+    session: AsyncSession,
+) -> None:
+    vector_id = await put(session, "a", axis(0))
+    others = [uuid.UUID(int=number) for number in range(70_000)]
+    (keys,) = await load_keys(session, SPACE, vector_ids=[*others, vector_id])
+    assert keys.vector_id == vector_id
+
+
 @pytest.mark.parametrize(
     "rows",
     [

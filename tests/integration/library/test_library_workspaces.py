@@ -18,7 +18,7 @@ from app.library.records import VectorRecord
 from app.library.tables import AliasRow, DatasetRow, JobRow, VectorRow
 from app.library.training.attempts import claim_job, fail_job
 from app.library.training.jobs import get_job, list_jobs, request_cancel
-from app.library.vectors import delete_vector, find_same, get_vector, get_vectors, update_vector
+from app.library.vectors import delete_vector, find_same, get_vector, update_vector
 from app.library.workspaces import in_all_workspaces, in_workspace
 from tests.fakes.library import store, store_dataset, store_job
 
@@ -85,7 +85,6 @@ async def test_what_is_elsewhere_is_not_there(north: Sessions, south: Sessions) 
         ):
             with pytest.raises(NotFoundError):
                 await missing
-        assert await get_vectors(session, [vector.id]) == {}
         assert await find_same(session, name="gears", sha256=vector.sha256) is None
         for page in (
             await list_vectors(session),
