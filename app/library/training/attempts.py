@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import JSON, ConflictError
@@ -19,7 +19,7 @@ from app.core.jobs import UNFINISHED_STATES
 from app.library.records import JobRecord
 from app.library.tables import JobRow
 from app.library.training.jobs import append_event, end_job, get_job, lock_job
-from app.library.training.queue import enqueue, forget_taken, is_waiting
+from app.library.training.queue import enqueue, forget_taken, is_waiting, waits
 
 MAX_MESSAGE_CHARACTERS: Final = 2000
 LOST_MESSAGE: Final = "Every worker that took the job disappeared"
@@ -142,6 +142,7 @@ async def requeue_stalled(
     query = (
         select(JobRow)
         .where(JobRow.state.in_(UNFINISHED_STATES), JobRow.heartbeat < silent_since)
+        .where(or_(JobRow.state == "running", ~waits(JobRow.id)))
         .order_by(JobRow.id)
         .with_for_update(skip_locked=True)
     )
@@ -150,8 +151,6 @@ async def requeue_stalled(
 
 
 async def _revive(session: AsyncSession, row: JobRow, *, max_attempts: int) -> bool:
-    if row.state == "queued" and await is_waiting(session, row.id):
-        return False
     await forget_taken(session, row.id)
     if row.cancel_requested:
         await end_job(session, row, state="cancelled", data={})

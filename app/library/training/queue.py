@@ -13,15 +13,17 @@ from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 from procrastinate.manager import JobManager
 from psycopg import AsyncConnection
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, Exists, column, exists, func, literal, select, table, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.library.database import conninfo
 
 TRAINING_QUEUE: Final = "training"
 MAX_CONNECTIONS: Final = 4
 TRAINING_TASK: Final = "vlibrary.train"
+_LOCK: Final = "train:"
 
 
 def make_queue(url: str) -> procrastinate.App:
@@ -44,7 +46,7 @@ async def _driver_connection(session: AsyncSession) -> AsyncConnection:
 
 
 def _lock(job_id: uuid.UUID) -> str:
-    return f"train:{job_id}"
+    return f"{_LOCK}{job_id}"
 
 
 def queue_of(backbone_fingerprint: str | None) -> str:
@@ -84,10 +86,16 @@ async def enqueue(
         raise DBAPIError.instance(None, None, cause, psycopg.Error) from error
 
 
+def waits(job_id: ColumnElement[uuid.UUID] | InstrumentedAttribute[uuid.UUID]) -> Exists:
+    """Whether a delivery of a job waits to be taken, for statements about many."""
+    is_of_job = column("queueing_lock") == func.concat(_LOCK, job_id)
+    delivery = exists().select_from(table("procrastinate_jobs"))
+    return delivery.where(is_of_job, text("status = 'todo'"))
+
+
 async def is_waiting(session: AsyncSession, job_id: uuid.UUID) -> bool:
     """Whether a delivery of the job waits to be taken."""
-    query = "SELECT 1 FROM procrastinate_jobs WHERE queueing_lock = :lock AND status = 'todo'"
-    return await session.scalar(text(query), {"lock": _lock(job_id)}) is not None
+    return bool(await session.scalar(select(waits(literal(job_id)))))
 
 
 async def forget_taken(session: AsyncSession, job_id: uuid.UUID) -> None:

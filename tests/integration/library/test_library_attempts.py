@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import ConflictError
@@ -129,6 +129,21 @@ async def test_a_delivery_lost_before_the_claim_is_sent_again(session: AsyncSess
     assert await requeue_stalled(session, older_than_seconds=60) == [job.id]
     assert await is_waiting(session, job.id)
     assert await states(session, job) == ["queued"]
+
+
+async def test_jobs_that_wait_cost_no_statements_and_are_not_held(sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        jobs = [await store_job(session) for _ in range(5)]
+        for job in jobs:
+            await silence(session, job, seconds=100)
+    statements: list[str] = []
+    async with sessions() as session, sessions() as other:
+        engine = session.get_bind()
+        event.listen(engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+        assert await requeue_stalled(session, older_than_seconds=60) == []
+        assert len(statements) == 1
+        await other.execute(text("SET LOCAL lock_timeout = '1s'"))
+        await request_cancel(other, jobs[0].id)
 
 
 async def test_a_job_that_is_given_back_can_be_taken_at_once(session: AsyncSession) -> None:
