@@ -55,7 +55,7 @@ class Plan:
     def requests(self, count: int) -> tuple[GenerateRequest, ...]:
         """The request so many times, each with a seed of its own."""
         return tuple(
-            self.request.model_copy(update={"seed": (self.request.seed + place) % MAX_SEED})
+            self.request.model_copy(update={"seed": (self.request.seed + place) % (MAX_SEED + 1)})
             if place
             else self.request
             for place in range(count)
