@@ -157,7 +157,8 @@ async function train({ vector, file, question }) {
   const dataset = await waiting("received", "Sending the file, then every row and picture is checked", sent);
   await call("/train", { ...asked, dataset: dataset.id });
   show();
-  return [element("p", `Items: ${dataset.num_items}, pictures: ${dataset.num_images}.`)];
+  const { notes } = dataset.report;
+  return [`Items: ${dataset.num_items}, pictures: ${dataset.num_images}.`, ...notes].map((text) => element("p", text));
 }
 
 function asDataUrl(file) {
@@ -175,6 +176,9 @@ function steeredBy(answer) {
   return `No vector was found${answer.retrieval?.reason ? ` (${answer.retrieval.reason})` : ""}`;
 }
 
+/** The text of an answer, and what the server notes of it. */
+const said = ({ text, notes }) => [text, ...notes].map((one) => element("dd", one));
+
 async function answers(form) {
   place("answers").replaceChildren(element("dd", "..."));
   const [picture] = form.picture.files;
@@ -186,9 +190,9 @@ async function answers(form) {
   const steered = await call("/steer/generate", { ...asked, vector });
   return [
     element("dt", "Without a vector"),
-    element("dd", plain.text),
+    ...said(plain),
     element("dt", steeredBy(steered)),
-    element("dd", steered.text),
+    ...said(steered),
   ];
 }
 

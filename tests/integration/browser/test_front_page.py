@@ -50,6 +50,27 @@ def test_a_file_of_items_becomes_a_training(url: str, tmp_path: Path) -> None:
     assert (job["name"], job["state"]) == ("parts", "queued")
 
 
+def test_what_the_server_notes_of_a_file_and_of_an_answer_is_told(url: str, tmp_path: Path) -> None:
+    with browsing(tmp_path / "profile") as page:
+        page.open(url)
+        send(page, name="parts", content=item())
+        told = send(page, name="parts", content=item(answer="nut"))
+        assert "The name parts meant the data set " in told
+        page.value(
+            """(() => {
+              const own = window.fetch, text = "An animation";
+              window.fetch = async (path, options) => {
+                const response = await own(path, options);
+                if (path !== "/steer/generate") return response;
+                return Response.json({...(await response.json()), notes: [text]});
+              };
+            })()"""
+        )
+        page.value(ASK)
+        page.wait_until("document.querySelectorAll('#answers dd').length === 4")
+        assert page.value("document.querySelector('#answers').textContent").count("An animation")
+
+
 def test_a_name_that_is_none_is_told_before_a_file_is_sent(url: str, tmp_path: Path) -> None:
     with browsing(tmp_path / "profile") as page:
         page.open(url)
@@ -96,10 +117,10 @@ def test_of_several_backbones_the_chosen_one_is_asked_and_trained(
     assert len(workers["http://b"].generated) == 2
 
 
-def item() -> str:
+def item(*, answer: str = "loop") -> str:
     """A line of a data set of one item."""
     picture = "data:image/png;base64," + base64.b64encode(png()).decode()
-    return json.dumps({"image": picture, "question": "Which part?", "answer": "loop"})
+    return json.dumps({"image": picture, "question": "Which part?", "answer": answer})
 
 
 ASK = """(() => {
