@@ -25,6 +25,13 @@ from app.library.workspaces import WorkspaceSession
 DRIVER: Final = "postgresql+psycopg"
 RETRIED_STATES: Final = frozenset({"40001", "40P01"})
 ATTEMPTS: Final = 3
+# By itself Linux waits two hours for the answer of a server that has vanished.
+_ALIVE: Final = {
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
 
 Sessions: TypeAlias = async_sessionmaker[AsyncSession]
 Result = TypeVar("Result")
@@ -53,6 +60,8 @@ def dump_json(value: JSON) -> str:
 def database_url(url: str) -> URL:
     """The URL with the driver that is used here; `postgres://` is understood as well.
 
+    A server that vanishes is given up within a minute, unless the URL says otherwise.
+
     Raises:
         ConfigurationError: It is no Postgres URL.
     """
@@ -62,7 +71,7 @@ def database_url(url: str) -> URL:
         raise ConfigurationError("The database URL cannot be read") from None
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:
         raise ConfigurationError(f"Wanted a Postgres URL, found {parsed.get_backend_name()}")
-    return parsed.set(drivername=DRIVER)
+    return parsed.set(drivername=DRIVER, query={**_ALIVE, **parsed.query})
 
 
 def conninfo(url: str | URL) -> str:

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from app.core.errors import JSON, ConfigurationError
-from app.library.database import conninfo, database_url, dump_json
+from app.library.database import conninfo, database_url, dump_json, with_options
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,24 @@ def test_psycopg_reads_several_hosts_as_sqlalchemy_writes_them() -> None:
         conninfo("postgresql://me@/library?host=one:5432&host=two:5433")
     )
     assert (found["host"], found["port"]) == ("one,two", "5432,5433")
+
+
+def test_a_server_that_has_vanished_is_noticed_within_a_minute() -> None:
+    found = psycopg.conninfo.conninfo_to_dict(conninfo("postgresql://me@db/library"))
+    idle, interval, count, unsent = (
+        int(str(found[name]))
+        for name in (
+            "keepalives_idle",
+            "keepalives_interval",
+            "keepalives_count",
+            "tcp_user_timeout",
+        )
+    )
+    assert idle + interval * count <= 60
+    assert unsent <= 60_000
+    assert with_options("postgresql://me@db/library", "-c a=b").query["keepalives_idle"] == "30"
+    own = psycopg.conninfo.conninfo_to_dict(conninfo("postgresql://db/x?keepalives_idle=600"))
+    assert own["keepalives_idle"] == "600"
 
 
 def test_what_jsonb_refuses_is_replaced() -> None:
