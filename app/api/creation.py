@@ -12,7 +12,7 @@ from app.api.http.access import key_of, quotas_of
 from app.api.http.errors import AnsweredBeforeError
 from app.api.schemas.bodies import ResponseBody
 from app.library.access.idempotency import RequestKey, StoredAnswer, find_answer, store_answer
-from app.library.access.quotas import Use, hold_use, require_within
+from app.library.access.quotas import Use, read_use, require_within
 
 Body = TypeVar("Body", bound=ResponseBody)
 
@@ -54,7 +54,7 @@ class Creation:
             self._asked = self._request_key(self.idempotency_key, content)
             if (stored := await find_answer(self.session, self._asked)) is not None:
                 raise AnsweredBeforeError(stored)
-        self._use = await hold_use(self.session, quotas_of(self.request))
+        self._use = await read_use(self.session, quotas_of(self.request))
 
     async def answer(self, body: Body, *, at: str | None, is_secret: bool = False) -> Body:
         """The body, kept for a repeated request unless it is secret.

@@ -29,22 +29,18 @@ _WORDS: Final = {
 }
 
 
-async def hold_use(session: AsyncSession, quotas: Quotas) -> Use:
-    """What the workspace holds, where that is limited; others who are wait until the commit.
-
-    So that none of them passes a limit together with another.
-    """
-    if not quotas.limits_stored:
-        return {}
-    lock = lock_number(f"quota\0{workspace_of(session)}")
-    await session.execute(select(func.pg_advisory_xact_lock(lock)))
-    return await _use(session)
+async def read_use(session: AsyncSession, quotas: Quotas) -> Use:
+    """What the workspace holds, where that is limited."""
+    return await _use(session) if quotas.limits_stored else {}
 
 
 async def require_within(
     session: AsyncSession, quotas: Quotas, *, before: Use | None = None, more_bytes: int = 0
 ) -> None:
     """Returns when what was added to the workspace, as the session sees it, is within the limits.
+
+    Others who are limited wait here until the session ends, so that no two pass a limit together:
+    to be asked last.
 
     What did not grow since `before` is refused by no limit; `more_bytes` shall be stored besides.
 
@@ -54,6 +50,8 @@ async def require_within(
     """
     if not quotas.limits_stored:
         return
+    lock = lock_number(f"quota\0{workspace_of(session)}")
+    await session.execute(select(func.pg_advisory_xact_lock(lock)))
     use = await _use(session)
     before = use if before is None else before
     limits = asdict(quotas)

@@ -9,12 +9,15 @@ import pytest
 
 from app.core.access import Quotas
 from app.core.settings import Settings
+from app.library.catalogue.combination import combine_vectors
+from app.library.records import VectorRecord
 from app.library.storage import ObjectStore
 from tests.fakes.api_calls import OCTETS, parquet
 from tests.fakes.files.uploads import unfolding
 from tests.fakes.servers.worker import FakeWorker
 from tests.fakes.tenants import key_headers
 from tests.fakes.training import Sessions, vector_file
+from tests.fakes.waiting import SECONDS
 
 pytestmark = pytest.mark.anyio
 
@@ -160,6 +163,36 @@ async def test_no_two_pass_a_limit_together(
     blobs = [vector_file(worker.description, seed=seed) for seed in range(8)]
     answers = await asyncio.gather(*(bring(http, headers, blob) for blob in blobs))
     assert sorted(answer.status_code for answer in answers) == [201] * 3 + [403] * 5
+
+
+async def test_nobody_waits_while_another_makes_something(
+    http: httpx.AsyncClient,
+    *,
+    sessions: Sessions,
+    worker: FakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, released = asyncio.Event(), asyncio.Event()
+
+    async def take_long(*given: Any, **more: Any) -> tuple[VectorRecord, bool]:  # noqa: ANN401
+        begun.set()
+        await released.wait()
+        return await combine_vectors(*given, **more)
+
+    monkeypatch.setattr("app.api.routes.catalogue.combine_vectors", take_long)
+    headers = await key_headers(sessions, quotas=Quotas(vectors=4))
+    for seed in range(2):
+        await bring(http, headers, vector_file(worker.description, seed=seed))
+    parts = [{"vector": f"v@{version}", "weight": 1} for version in (1, 2)]
+    asked = {"name": "sum", "parts": parts}
+    combining = asyncio.create_task(http.post("/vectors/combine", json=asked, headers=headers))
+    await asyncio.wait_for(begun.wait(), SECONDS)
+    third, fourth = (vector_file(worker.description, seed=seed) for seed in (3, 4))
+    meanwhile = await asyncio.wait_for(bring(http, headers, third), SECONDS)
+    assert meanwhile.status_code == 201
+    released.set()
+    assert (await combining).status_code == 201
+    assert (await bring(http, headers, fourth)).status_code == 403
 
 
 async def test_requests_in_flight_are_limited(
