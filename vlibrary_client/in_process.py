@@ -46,7 +46,12 @@ class AppliedShift:
     def __init__(self, model: Any, shift: "Tensor") -> None:  # noqa: ANN401 - a model
         import torch  # noqa: PLC0415 - an extra
 
-        self._shift = shift
+        decoder = model.get_decoder()
+        # So that no pass moves or converts it again.
+        self._shifts = [
+            _placed(own.to(model.dtype), layer)
+            for own, layer in zip(shift, decoder.layers, strict=True)
+        ]
         self._sites = {(layer, branch) for layer in range(len(shift)) for branch in (0, 1)}
         # Begun as a pass leaves it, so that the first compiled pass does for the next ones as well.
         self._hits_of_threads = {_COMPILED: set(self._sites)}
@@ -55,7 +60,6 @@ class AppliedShift:
         # one that is made in inference mode could not be changed outside of it.
         with torch.inference_mode(mode=False):
             self._num_passes = torch.zeros((), dtype=torch.long, device="cpu")
-        decoder = model.get_decoder()
         self._handles = [
             decoder.register_forward_pre_hook(self._begin),
             decoder.register_forward_hook(self._count),
@@ -169,7 +173,7 @@ class AppliedShift:
     def _shifted(self, hidden: Any, site: tuple[int, int]) -> Any:  # noqa: ANN401 - tensors
         self._hits.add(site)
         layer, branch = site
-        return hidden + self._shift[layer, branch].to(hidden.device, hidden.dtype)
+        return hidden + self._shifts[layer][branch].to(hidden.device, hidden.dtype)
 
 
 def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> AppliedShift:  # noqa: ANN401
@@ -226,6 +230,12 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
     require_added_as_they_are(backbone)
     # Granite's layers multiply what a branch adds.
     return AppliedShift(backbone, shift / branch_scale(backbone))
+
+
+def _placed(shift: "Tensor", layer: Any) -> "Tensor":  # noqa: ANN401 - a module
+    """The shifts of a layer where it lies; offloaded weights lie nowhere between two passes."""
+    device = next(layer.parameters()).device
+    return shift if device.type == "meta" else shift.to(device)
 
 
 def _this_thread() -> int:

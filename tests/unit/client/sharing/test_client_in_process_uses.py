@@ -2,9 +2,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.profiler import ProfilerActivity, profile
 from transformers import (
     AutoModelForImageTextToText,
     ChameleonConfig,
@@ -13,6 +15,7 @@ from transformers import (
 )
 
 from app.method.steering import sites
+from app.method.steering.sites import find_decoder
 from tests.fakes.models.applied import file_for, folder_for, logits, text_inputs
 from tests.fakes.models.families import tiny_inputs, tiny_model
 from tests.fakes.models.family_configs import FAMILIES
@@ -76,6 +79,31 @@ def test_a_vector_that_is_applied_in_inference_mode_steers_outside_of_it(
     with applied:
         logits(small, "idefics3")
     assert applied.num_passes == 1
+
+
+def num_conversions(model: PreTrainedModel, text: dict[str, torch.Tensor]) -> int:
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        model(**text)
+    return sum(event.count for event in seen.key_averages() if event.key == "aten::_to_copy")
+
+
+def test_no_pass_converts_the_vector_again(small: PreTrainedModel) -> None:
+    torch.nn.Module.to(small, torch.bfloat16)
+    text = text_inputs(small, "idefics3")
+    plain = num_conversions(small, text)
+    with apply(small, file_for(small)):
+        assert num_conversions(small, text) == plain > 0
+
+
+def test_layers_whose_weights_are_offloaded_are_steered(small: PreTrainedModel) -> None:
+    text, content = text_inputs(small, "idefics3"), file_for(small)
+    with apply(small, content):
+        wanted = small(**text).logits
+    decoder: Any = find_decoder(small)
+    for layer in decoder.layers:
+        accelerate.cpu_offload(layer, execution_device="cpu")
+    with apply(small, content):
+        torch.testing.assert_close(small(**text).logits, wanted)
 
 
 def test_what_is_no_model_of_transformers_is_refused() -> None:
