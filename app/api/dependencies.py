@@ -1,8 +1,9 @@
 """What routes are given: the long-lived parts of the process, and the request's transaction."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Self, TypeAlias
+from typing import Annotated, Self, TypeAlias, get_origin
 
 from fastapi import Depends, Request
 from fastapi.dependencies.utils import get_flat_params
@@ -80,20 +81,32 @@ SessionOf: TypeAlias = Annotated[AsyncSession, Depends(open_session, scope="func
 
 
 async def require_known_query(request: Request) -> None:
-    """Returns when the route knows every parameter of the request's query.
+    """Returns when the route knows every parameter of the request's query, and none is said twice.
 
     Raises:
-        RequestValidationError: It does not; who sent `dry_run=true` would believe that it was
-            heeded.
+        RequestValidationError: That is not so; who sent `dry_run=true`, or two names, would believe
+            that it was heeded.
     """
-    if not request.query_params:
+    given = request.query_params.multi_items()
+    if not given:
         return
-    fields = get_flat_params(request.scope["route"].dependant)
-    kinds = [field.field_info.annotation for field in fields]
-    if any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds):
-        # Those that are read as one body refuse others themselves.
-        return
-    unknown = sorted(request.query_params.keys() - {field.alias for field in fields})
-    detail = {"type": "extra_forbidden", "msg": "Extra inputs are not permitted"}
-    if unknown:
-        raise RequestValidationError([{**detail, "loc": ("query", name)} for name in unknown])
+    known: dict[str, object] = {}
+    for field in get_flat_params(request.scope["route"].dependant):
+        kind = field.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            known |= {name: own.annotation for name, own in kind.model_fields.items()}
+        else:
+            known[field.alias] = kind
+    errors = []
+    for name, count in sorted(Counter(name for name, _ in given).items()):
+        place = {"loc": ("query", name)}
+        if name not in known:
+            errors.append(
+                {"type": "extra_forbidden", "msg": "Extra inputs are not permitted", **place}
+            )
+        elif count > 1 and get_origin(known[name]) not in {list, tuple}:
+            errors.append(
+                {"type": "repeated", "msg": f"wanted it once, found it {count} times", **place}
+            )
+    if errors:
+        raise RequestValidationError(errors)

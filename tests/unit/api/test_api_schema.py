@@ -10,11 +10,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
-from app.api.app import allowed_hosts, create_api
-from app.api.dependencies import Services
 from app.api.http.admission import AdmittedRoute
-from app.cli.processes.ports import url_of
-from app.core.settings import Settings
 
 METHODS = {"get", "put", "post", "patch", "delete"}
 BOUNDED_FORMATS = {"uuid", "binary", "date-time"}
@@ -189,6 +185,35 @@ async def test_unknown_parameters_are_refused_in_every_query(
         assert (response.status_code, "query.dry_run" in places) == (422, True), name
 
 
+@pytest.mark.anyio
+async def test_what_is_no_list_is_said_once_in_every_query(
+    http: httpx.AsyncClient, schema: dict[str, Any]
+) -> None:
+    listed = []
+    for name, operation in operations(schema):
+        method, path = name.split()
+        url = re.sub(r"\{\w+\}", str(uuid.UUID(int=7)), path)
+        for parameter in operation.get("parameters", []):
+            if parameter["in"] != "query":
+                continue
+            asked = {parameter["name"]: ["1", "2"]}
+            if parameter["schema"].get("type") == "array":
+                listed.append(f"{name} {parameter['name']}")
+                continue
+            response = await http.request(method, url, params=asked)
+            problem = {
+                "location": f"query.{parameter['name']}",
+                "message": "wanted it once, found it 2 times",
+            }
+            assert problem in response.json()["errors"], (name, asked)
+    assert sorted(listed) == [
+        "get /vectors tag",
+        "get /vectors/compare ref",
+        "post /datasets map",
+        "post /vectors tags",
+    ]
+
+
 def test_what_reaches_a_worker_needs_a_place(api: FastAPI) -> None:
     admitted = {
         context.path
@@ -207,70 +232,6 @@ def test_what_reaches_a_worker_needs_a_place(api: FastAPI) -> None:
 
 def test_nothing_is_loaded_from_elsewhere(api: FastAPI) -> None:
     assert (api.docs_url, api.redoc_url) == (None, None)
-
-
-@pytest.mark.anyio
-class TestHosts:
-    @pytest.mark.parametrize(
-        "host", ["127.0.0.1", "127.0.0.1:8000", "localhost", "LOCALHOST:8000", "[::1]:8000"]
-    )
-    async def test_own_names_are_answered(self, http: httpx.AsyncClient, host: str) -> None:
-        assert (await http.get("/livez", headers={"host": host})).status_code == 200
-
-    @pytest.mark.parametrize(
-        "host", ["evil.example", "127.0.0.1.evil.example", "localhost@evil", "", "127.0.0.2", "a b"]
-    )
-    async def test_other_names_are_not(self, http: httpx.AsyncClient, host: str) -> None:
-        response = await http.get("/livez", headers={"host": host})
-        assert (response.status_code, response.json()["code"]) == (400, "bad-request")
-        assert response.headers["content-type"] == "application/problem+json"
-        assert "VLIBRARY_ALLOWED_HOSTS" in response.json()["detail"]
-
-    async def test_a_page_of_another_site_is_told_what_allows_it(
-        self, http: httpx.AsyncClient
-    ) -> None:
-        response = await http.post("/nothing", headers={"origin": "http://localhost:3000"})
-        assert (response.status_code, response.json()["code"]) == (403, "forbidden")
-        assert "VLIBRARY_CORS_ORIGINS" in response.json()["detail"]
-
-    @pytest.mark.parametrize(
-        ("site", "status"),
-        [("cross-site", 403), ("same-site", 403), ("same-origin", 404), ("none", 404)],
-    )
-    async def test_pages_of_other_sites_cannot_write(
-        self, http: httpx.AsyncClient, site: str, status: int
-    ) -> None:
-        headers = {"sec-fetch-site": site}
-        response = await http.post("/nothing", headers=headers)
-        assert response.status_code == status
-        assert response.headers["content-type"] == "application/problem+json"
-        assert (await http.get("/livez", headers=headers)).status_code == 200
-
-    async def test_behind_a_proxy_names_are_not_ours_to_check(
-        self, services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        public = settings.model_copy(update={"host": "0.0.0.0"})  # noqa: S104 - nothing listens
-        monkeypatch.setitem(services.__dict__, "settings", public)
-        transport = httpx.ASGITransport(app=create_api(services))
-        async with httpx.AsyncClient(transport=transport, base_url="http://my.example") as http:
-            assert (await http.get("/livez")).status_code == 200
-
-    @pytest.mark.parametrize("host", ["127.8.8.8", "192.168.1.5", "fd00::1", "lab.internal"])
-    async def test_the_own_address_is_answered_beside_other_names(
-        self, services: Services, settings: Settings, *, host: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        # As `vlibrary serve` asks whether the api is ready.
-        named = {"host": host, "allowed_hosts": ("my.example",)}
-        monkeypatch.setitem(services.__dict__, "settings", settings.model_copy(update=named))
-        transport = httpx.ASGITransport(app=create_api(services))
-        answers = {url_of(host, 8000): 200, "http://my.example": 200, "http://other.example": 400}
-        async with httpx.AsyncClient(transport=transport) as http:
-            for url, status in answers.items():
-                assert (await http.get(f"{url}/livez")).status_code == status
-
-    @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
-    async def test_loopback_is_recognised(self, settings: Settings, host: str) -> None:
-        assert "*" not in allowed_hosts(settings.model_copy(update={"host": host}))
 
 
 @pytest.mark.anyio
