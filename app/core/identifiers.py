@@ -150,10 +150,10 @@ class VectorReference:
         check_name(name, what="vector reference")
         if not at:
             return cls(name=name)
-        if not _VERSION.fullmatch(rest):
+        if not (rest.isascii() and rest.isdigit()):
             return cls(name=name, alias=check_alias(rest))
-        if (version := int(rest)) > MAX_VERSION:
-            raise InvalidInputError(f"A version is at most {MAX_VERSION}")
+        if not _VERSION.fullmatch(rest) or (version := int(rest)) > MAX_VERSION:
+            raise InvalidInputError(f"Wanted a version of 1 to {MAX_VERSION}, found {rest[:20]}")
         return cls(name=name, version=version)
 
     def __str__(self) -> str:

@@ -70,6 +70,13 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
         VectorReference.parse(text)
 
 
+@pytest.mark.parametrize("version", ["0", "007", "2147483648", "9" * 200])
+def test_a_version_that_cannot_be_is_told_which_can(version: str) -> None:
+    with pytest.raises(InvalidInputError, match="version of 1 to 2147483647, found") as caught:
+        VectorReference.parse(f"a@{version}")
+    assert len(caught.value.message) < 100
+
+
 def test_a_name_that_reads_as_an_id_is_refused() -> None:
     with pytest.raises(InvalidInputError):
         check_name("01a20630-2422-7ee6-9fda-12192fef72d3")
