@@ -36,8 +36,9 @@ async def maintain(services: Services) -> None:
         with logging_failures("cannot look for stalled jobs and what is old"):
             await requeue_stalled_jobs(services)
             if time.monotonic() - forgot_at >= FORGET_SECONDS:
-                await forget_old(services)
+                # Also if it fails: it would take all the time of the others.
                 forgot_at = time.monotonic()
+                await forget_old(services)
         await asyncio.sleep(pause_seconds)
 
 
@@ -57,8 +58,8 @@ async def requeue_stalled_jobs(services: Services) -> None:
 async def forget_old(services: Services) -> None:
     """Drops answers that are shown no more, and the progress of jobs that ended long ago."""
     async with in_all_workspaces(services.sessions).begin() as session:
-        await forget_answers(session)
         await forget_progress(session)
+        await forget_answers(session)
 
 
 def _files_in_work(services: Services) -> Iterator[Path]:

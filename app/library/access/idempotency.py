@@ -83,7 +83,9 @@ async def store_answer(
 
 async def forget_answers(session: AsyncSession) -> None:
     """Drops all answers that are older than 24 hours."""
-    await session.execute(delete(AnsweredRequestRow).where(_is_old()))
+    gone = delete(AnsweredRequestRow).where(_is_old())
+    # No session has them, which would otherwise be sent every key.
+    await session.execute(gone, execution_options={"synchronize_session": False})
 
 
 def _is_old() -> ColumnElement[bool]:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from app.core.errors import JSON, ConflictError, InvalidInputError, NotFoundError
 from app.library.access.audit import list_audit
-from app.library.database import conninfo
+from app.library.database import conninfo, make_engine, session_factory
 from app.library.training import jobs as library_jobs
 from app.library.training.attempts import (
     claim_job,
@@ -275,3 +275,21 @@ async def test_progress_goes_thirty_days_after_its_job_has_ended(session: AsyncS
     whole = ["state", "progress"]
     assert kinds == [["state", "state"], [*whole, "state"], whole]
     assert (await new_events(session, {old: 0}))[old][1]
+
+
+async def test_old_progress_goes_however_much_it_is(database: str, sessions: Sessions) -> None:
+    async with sessions.begin() as session:
+        job = await store_job(session)
+        await request_cancel(session, job.id)
+        await session.execute(
+            text("UPDATE training_jobs SET finished = now() - interval '31 days'")
+        )
+        many = "SELECT :id, n, 'progress', '{}' FROM generate_series(10, 30000) n"
+        insert = f"INSERT INTO job_events (job_id, sequence, kind, data) {many}"
+        await session.execute(text(insert), {"id": job.id})
+    engine = make_engine(database, statement_timeout_seconds=0.02)
+    async with session_factory(engine).begin() as session:
+        await forget_progress(session)
+    await engine.dispose()
+    async with sessions() as session:
+        assert {event.kind for event in await events_of(session, job.id)} == {"state"}

@@ -149,8 +149,9 @@ async def test_what_a_killed_process_began_to_store_goes_when_it_is_old(
 
 
 @pytest.mark.anyio
-async def test_old_answers_are_not_looked_for_at_every_look(
-    services: Services, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failure", [None, TimeoutError()])
+async def test_what_is_old_is_not_looked_for_at_every_look(
+    services: Services, monkeypatch: pytest.MonkeyPatch, failure: Exception | None
 ) -> None:
     done: list[str] = []
     enough = asyncio.Event()
@@ -162,6 +163,8 @@ async def test_old_answers_are_not_looked_for_at_every_look(
 
     async def forget(_services: Services) -> None:
         done.append("forget")
+        if failure is not None:
+            raise failure
 
     monkeypatch.setattr(maintenance, "CHECKS_PER_STALL", 10**6)
     monkeypatch.setattr(maintenance, "requeue_stalled_jobs", look)
