@@ -12,9 +12,9 @@ from vlibrary_client.errors import UnsupportedBackboneError
 if TYPE_CHECKING:
     from torch import Tensor
 
-PRE_NORMS = frozenset({"input_layernorm", "post_attention_layernorm"})
-PLAIN = PRE_NORMS | {"self_attn", "mlp"}
-_NORMED = PLAIN | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
+_PRE_NORMS = frozenset({"input_layernorm", "post_attention_layernorm"})
+_PLAIN = _PRE_NORMS | {"self_attn", "mlp"}
+_NORMED = _PLAIN | {"pre_feedforward_layernorm", "post_feedforward_layernorm"}
 # What layers of Gemma 4 have besides.
 _OWN_INPUTS = {
     "act_fn",
@@ -31,18 +31,18 @@ _EXPERTS = {
 }
 # Behind which of its parts the two shifts of a layer are added, by all parts that it has.
 BEHIND = {
-    PLAIN: ("self_attn", "mlp"),
+    _PLAIN: ("self_attn", "mlp"),
     frozenset({"input_layernorm", "self_attn", "mlp"}): ("self_attn", "mlp"),
     **dict.fromkeys(
         (_NORMED, _NORMED | _OWN_INPUTS, _NORMED | _EXPERTS, _NORMED | _OWN_INPUTS | _EXPERTS),
         ("post_attention_layernorm", "post_feedforward_layernorm"),
     ),
-    PLAIN | {"post_self_attn_layernorm", "post_mlp_layernorm"}: (
+    _PLAIN | {"post_self_attn_layernorm", "post_mlp_layernorm"}: (
         "post_self_attn_layernorm",
         "post_mlp_layernorm",
     ),
 }
-_GATED = PRE_NORMS | {"cross_attn", "mlp"}
+_GATED = _PRE_NORMS | {"cross_attn", "mlp"}
 _GATES = ("cross_attn_attn_gate", "cross_attn_mlp_gate")
 # Where these are on, norms stand behind the branches.
 ADDED_AS_IT_IS = {"norm_after": False, "swin_norm": False}
@@ -66,19 +66,27 @@ def branch_scale(model: Any) -> float:  # noqa: ANN401 - a model
     return float(getattr(model.config.get_text_config(), "residual_multiplier", 1.0))
 
 
-def require_added_as_they_are(model: Any) -> None:  # noqa: ANN401 - a model
-    """Returns when layers add their branches as they are, or by a scale that a setting tells.
+def require_known_layers(model: Any) -> None:  # noqa: ANN401 - a model
+    """Returns when all layers are of a known kind and add their branches as they are.
+
+    They may be added by a scale that a setting tells.
 
     Raises:
-        UnsupportedBackboneError: A setting says otherwise, or what a layer gives out in a pass of a
-            few tokens does.
+        UnsupportedBackboneError: One is made of other parts, a setting says otherwise, or what a
+            layer gives out in a pass of a few tokens does.
     """
     import torch  # noqa: PLC0415 - an extra
 
+    decoder = model.get_decoder()
+    for layer in decoder.layers:
+        if (parts := parts_of(layer)) not in BEHIND and not is_gated(layer):
+            raise UnsupportedBackboneError(
+                f"cannot steer a layer made of {', '.join(sorted(parts))}: wanted the parts of "
+                f"a known decoder layer, such as {', '.join(sorted(_PLAIN))}"
+            )
     for setting, plain in ADDED_AS_IT_IS.items():
         if (value := getattr(model.config.get_text_config(), setting, plain)) != plain:
             raise _refusal(f"{setting} {value}")
-    decoder = model.get_decoder()
     with (
         ExitStack() as hooks,
         torch.no_grad(),
@@ -88,7 +96,7 @@ def require_added_as_they_are(model: Any) -> None:  # noqa: ANN401 - a model
     ):
         for index, layer in enumerate(decoder.layers):
             # What layers of Gemma 4 do behind their branches is known.
-            if parts_of(layer) in BEHIND and not hasattr(layer, "layer_scalar"):
+            if not is_gated(layer) and not hasattr(layer, "layer_scalar"):
                 _watch(layer, index, scale=branch_scale(model), hooks=hooks)
         # Not through its hooks, which count the passes of vectors that steer already.
         decoder.forward(input_ids=torch.tensor(_TOKENS, device=model.device), use_cache=False)

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from vlibrary_client.decoders import (
     BEHIND,
-    PLAIN,
     branch_scale,
     is_gated,
     parts_of,
-    require_added_as_they_are,
+    require_known_layers,
 )
 from vlibrary_client.errors import (
     ConfigurationError,
@@ -64,19 +63,16 @@ class AppliedShift:
             decoder.register_forward_pre_hook(self._begin),
             decoder.register_forward_hook(self._count),
         ]
-        try:
-            gated = []
-            for index, layer in enumerate(decoder.layers):
-                if self._install(index, layer):
-                    gated.append(index)
-                elif gated:
-                    self._install_behind(gated, layer)
-                    gated = []
-            if gated:
-                self._install_behind(gated, decoder.norm)
-        except UnsupportedBackboneError:
-            self.remove()
-            raise
+        gated: list[int] = []
+        for index, layer in enumerate(decoder.layers):
+            self._install(index, layer)
+            if is_gated(layer):
+                gated.append(index)
+            elif gated:
+                self._install_behind(gated, layer)
+                gated = []
+        if gated:
+            self._install_behind(gated, decoder.norm)
         _forget_compiled()
 
     def __enter__(self) -> Self:
@@ -124,14 +120,8 @@ class AppliedShift:
         if self._hits != self._sites:
             self._is_complete = False
 
-    def _install(self, index: int, layer: Any) -> bool:  # noqa: ANN401 - a module
-        """Whether the layer is one that is skipped where no picture is shown."""
-        parts = parts_of(layer)
-        if parts in BEHIND:
-            for branch, name in enumerate(BEHIND[parts]):
-                after = partial(self._after, site=(index, branch))
-                self._handles.append(getattr(layer, name).register_forward_hook(after))
-        elif is_gated(layer):
+    def _install(self, index: int, layer: Any) -> None:  # noqa: ANN401 - a module
+        if is_gated(layer):
             # A gate may be zero, so what is added before it could vanish: the input of the second
             # norm and the layer's output are the two points behind the gates.
             norm = layer.post_attention_layernorm
@@ -139,12 +129,10 @@ class AppliedShift:
             self._handles.append(norm.register_forward_pre_hook(before))
             after = partial(self._after_gated, index=index)
             self._handles.append(layer.register_forward_hook(after))
-        else:
-            raise UnsupportedBackboneError(
-                f"cannot steer a layer made of {', '.join(sorted(parts))}: wanted the parts of "
-                f"a known decoder layer, such as {', '.join(sorted(PLAIN))}"
-            )
-        return is_gated(layer)
+            return
+        for branch, name in enumerate(BEHIND[parts_of(layer)]):
+            after = partial(self._after, site=(index, branch))
+            self._handles.append(getattr(layer, name).register_forward_hook(after))
 
     def _install_behind(self, gated: list[int], module: Any) -> None:  # noqa: ANN401 - a module
         before = partial(self._before_next, skipped=tuple(gated))
@@ -227,7 +215,7 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
             f"wanted {wanted[0]} layers of width {wanted[2]}, found {found[0]} of {found[2]}",
             details={"wanted": list(wanted), "found": list(found)},
         )
-    require_added_as_they_are(backbone)
+    require_known_layers(backbone)
     # Granite's layers multiply what a branch adds.
     return AppliedShift(backbone, shift / branch_scale(backbone))
 
