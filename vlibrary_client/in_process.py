@@ -208,8 +208,13 @@ def apply(model: Any, vector: str | Path | bytes, *, strength: float = 1.0) -> A
             f"wanted {architecture}, found {type(backbone).__name__}",
             details={"wanted": architecture, "found": type(backbone).__name__},
         )
-    config = backbone.config.get_text_config()
-    wanted, found = tuple(shift.shape), (config.num_hidden_layers, 2, config.hidden_size)
+    layers = getattr(decoder := backbone.get_decoder(), "layers", None)
+    if not isinstance(layers, torch.nn.ModuleList):
+        raise UnsupportedBackboneError(
+            f"wanted a decoder with a list of layers, found {type(decoder).__name__} without one"
+        )
+    width = backbone.config.get_text_config().hidden_size
+    wanted, found = tuple(shift.shape), (len(layers), 2, width)
     if wanted != found:
         raise IncompatibleBackboneError(
             f"wanted {wanted[0]} layers of width {wanted[2]}, found {found[0]} of {found[2]}",

@@ -175,6 +175,18 @@ class TestSources:
         failing.remove()
         assert torch.equal(logits(model, "idefics3"), plain)
 
+    def test_a_model_without_a_list_of_layers_as_it_says_is_refused(
+        self, small: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        content, decoder = file_for(small), find_decoder(small)
+        layers: Any = decoder.get_submodule("layers")
+        layers.append(torch.nn.Identity())
+        with pytest.raises(IncompatibleBackboneError, match=f"found {len(layers)} of"):
+            apply(small, content)
+        monkeypatch.setattr(small, "get_decoder", torch.nn.Identity)
+        with pytest.raises(UnsupportedBackboneError, match="list of layers, found Identity"):
+            apply(small, content)
+
     def test_it_does_not_mind_what_is_no_vector(self, small: PreTrainedModel) -> None:
         tensors = decode_vector_file(file_for(small))[0]
         named = {name: torch.tensor(getattr(tensors, name)) for name in vars(tensors)}
