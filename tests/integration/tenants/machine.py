@@ -113,7 +113,7 @@ class Machine(RuleBasedStateMachine):
         """Holds the lists of data sets and keys, and the trail, against the model."""
         tenant = self.tenants[side]
         datasets = self.ask(side, "GET", "/datasets", params={"limit": 200}).json()["items"]
-        kept = {one.id: one.name for one in tenant.datasets if not one.is_deleted}
+        kept = {one.id: tenant.shown_name(one) for one in tenant.datasets if not one.is_deleted}
         assert {item["id"]: item["name"] for item in datasets} == kept
         keys = self.ask(side, "GET", "/keys").json()["items"]
         revoked = {key["id"]: key["revoked"] is not None for key in keys}

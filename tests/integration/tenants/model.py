@@ -27,7 +27,7 @@ class Version:
 
 @dataclass(eq=False, kw_only=True)
 class DataSet:
-    """The items of one file, whatever they are called."""
+    """The items of one file, whatever they are called; `name` is the first that they got."""
 
     id: str
     name: str
@@ -150,6 +150,14 @@ class Tenant:
         """What a reference to a data set means."""
         by_id = (one for one in self.datasets if one.id == ref and not one.is_deleted)
         return next(by_id, self.dataset_names.get(ref))
+
+    def shown_name(self, dataset: DataSet) -> str:
+        """What a list calls a data set: a name that finds it, the first one if it does, or its id.
+
+        Knows no order of further names, so it holds for two names in all.
+        """
+        finding = [name for name, one in self.dataset_names.items() if one is dataset]
+        return dataset.name if dataset.name in finding else next(iter(finding), dataset.id)
 
     def names_of(self, dataset: DataSet) -> int:
         """How many names a data set has."""
