@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tools.results.page import page
+from tools.results.page import TITLE, page
 from tools.results.plots import draw
 
 _DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -18,12 +18,13 @@ def main(
         _DOCS / "results.json"
     ),
     target: Annotated[Path, typer.Option(help="The page.")] = _DOCS / "results.md",
+    title: Annotated[str, typer.Option(help="Its heading.")] = TITLE,
 ) -> None:
     """Write the page of a run's results, and its pictures into a folder of the same name."""
     report = json.loads(source.read_text())
     pictures = target.with_suffix("")
     drawn = [f"{pictures.name}/{name}" for name in draw(report, pictures)]
-    target.write_text(page(report, plots=drawn))
+    target.write_text(page(report, title=title, plots=drawn))
     print(f"Wrote {target}")
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from app.method.experiments.runs import PROTOCOL
 
 M2IV: Final = "m2iv"
+TITLE: Final = "Results"
 _AIM_POINTS: Final = 3.74
 _OPPONENT: Final = "icl_best_16"
 _ZERO_SHOT: Final = "zero_shot"
@@ -22,16 +23,17 @@ def main_size(report: Mapping[str, Any]) -> str:
     return "100" if "100" in tables else max(tables, key=int)
 
 
-def page(report: Mapping[str, Any], *, plots: Sequence[str] = ()) -> str:
+def page(report: Mapping[str, Any], *, title: str = TITLE, plots: Sequence[str] = ()) -> str:
     """The page in Markdown.
 
     Args:
         report: What `vlibrary evaluate --suite NAME --json` printed.
+        title: Its heading.
         plots: Where the pictures lie, as the page links to them.
     """
     tables: Mapping[str, Mapping[str, Any]] = report["items"]
     main = main_size(report)
-    lines = ["# Results", "", *_first(tables[main], main), ""]
+    lines = [f"# {title}", "", *_first(tables[main], main), ""]
     if report["protocol"] != PROTOCOL:
         changed = "[what was changed](protocol.md#what-was-changed-after-results-were-seen)"
         told = f"Measured by protocol {report['protocol']}; protocol {PROTOCOL} asks otherwise"
@@ -122,9 +124,10 @@ def _row(*cells: str) -> str:
 
 
 def _methods(table: Mapping[str, Any]) -> Iterator[str]:
+    compared = _ZERO_SHOT in table["methods"]
     heads = (
         "method", "accuracy %", "95 %", "by draw", "parameters", "training s", "prompt tokens",
-        "ms a query", "collapsed on",
+        "ms a query", *(["collapsed on"] if compared else []),
     )  # fmt: skip
     yield _row(*heads)
     yield _row("---", *["---:"] * (len(heads) - 1))
@@ -139,7 +142,7 @@ def _methods(table: Mapping[str, Any]) -> Iterator[str]:
             f"{row['train_seconds']:.1f}",
             f"{row['prompt_tokens']:.0f}",
             f"{row['ms_per_query']:.1f}",
-            str(len(row["collapsed"])),
+            *([str(len(row["collapsed"]))] if compared else []),
         )
 
 
@@ -162,13 +165,15 @@ def _gains(table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _tasks(table: Mapping[str, Any]) -> Iterator[str]:
-    names = dict.fromkeys(name for rows in table["tasks"].values() for name in rows)
-    yield "By task, accuracy in %; an asterisk marks what is below zero-shot:"
+    tasks: Mapping[str, Mapping[str, Any]] = table["tasks"]
+    names = dict.fromkeys(name for rows in tasks.values() for name in rows)
+    marked = "; an asterisk marks what is below zero-shot" if _ZERO_SHOT in names else ""
+    yield f"By task, accuracy in %{marked}:"
     yield ""
-    yield _row("task", *(f"`{name}`" for name in names))
-    yield _row("---", *["---:"] * len(names))
-    for task, rows in table["tasks"].items():
-        yield _row(task, *(_cell(rows.get(name)) for name in names))
+    yield _row("method", *tasks)
+    yield _row("---", *["---:"] * len(tasks))
+    for name in names:
+        yield _row(f"`{name}`", *(_cell(rows.get(name)) for rows in tasks.values()))
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
