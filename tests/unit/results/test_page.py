@@ -95,7 +95,7 @@ def test_a_table_of_another_protocol_says_so() -> None:
     assert f"Measured by protocol {PROTOCOL - 1}; protocol {PROTOCOL} asks" in page(told)
 
 
-@pytest.mark.parametrize(("name", "title"), [("results", "Results")])
+@pytest.mark.parametrize(("name", "title"), [("results", "Results"), ("ablations", "Ablations")])
 def test_the_committed_page_is_made_from_the_committed_figures(name: str, title: str) -> None:
     plots = sorted(f"{name}/{found.name}" for found in (DOCS / name).iterdir())
     told = (DOCS / f"{name}.md").read_text()
