@@ -35,6 +35,17 @@ GRANITE: Final[dict[str, Any]] = {
     "attention_multiplier": 0.5,
     "logits_scaling": 2.0,
 }
+# Beside TEXT: its layers scale what a branch adds, which no setting of a known name tells.
+MINICPM3: Final[dict[str, Any]] = {
+    "model_type": "minicpm3",
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+    "head_dim": 4,
+    "num_key_value_heads": 4,
+}
 VISION: Final[dict[str, Any]] = {
     "hidden_size": 24,
     "intermediate_size": 32,

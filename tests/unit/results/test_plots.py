@@ -21,6 +21,16 @@ def test_only_what_was_measured_is_drawn(tmp_path: Path) -> None:
     assert drawn == ["cost.svg", "shots.svg", "norms.svg"]
 
 
+def test_no_costs_are_drawn_of_methods_that_cost_the_same(tmp_path: Path) -> None:
+    made = report(**{"m2iv": [60, 60], "m2iv:shots=4": [50, 50], "lora": [70, 70]})
+    methods = made["items"]["100"]["methods"]
+    for name in ("m2iv", "m2iv:shots=4"):
+        methods[name]["kind"] = "shift"
+    assert "cost.svg" in draw(made, tmp_path)
+    del methods["lora"]
+    assert draw(made, tmp_path) == []
+
+
 def test_no_more_demonstrations_are_drawn_than_there_were_items(tmp_path: Path) -> None:
     shares = {"icl_16": [40, 20], "icl_100": [50, 40], "icl_128": [50, 40], "m2iv": [60, 60]}
     assert "shots.svg" not in draw(report(**shares), tmp_path)

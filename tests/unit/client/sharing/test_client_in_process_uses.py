@@ -19,7 +19,7 @@ from app.method.steering.sites import find_decoder
 from tests.fakes.models.applied import file_for, folder_for, logits, text_inputs
 from tests.fakes.models.families import tiny_inputs, tiny_model
 from tests.fakes.models.family_configs import FAMILIES
-from tests.fakes.models.family_sizes import TEXT, VISION
+from tests.fakes.models.family_sizes import MINICPM3, TEXT, VISION
 from vlibrary_client import SteeringError, UnsupportedBackboneError, apply, decoders
 
 
@@ -124,17 +124,7 @@ def test_layers_that_change_what_a_branch_adds_are_refused(setting: str, value: 
 
 def scaled() -> PreTrainedModel:
     make: Any = AutoModelForImageTextToText.from_config
-    text = {
-        **TEXT,
-        "model_type": "minicpm3",
-        "q_lora_rank": 8,
-        "kv_lora_rank": 8,
-        "qk_nope_head_dim": 4,
-        "qk_rope_head_dim": 4,
-        "v_head_dim": 8,
-        "head_dim": 4,
-        "num_key_value_heads": 4,
-    }
+    text = {**TEXT, **MINICPM3}
     model: PreTrainedModel = make(Idefics3Config(text_config=text, vision_config=VISION))
     return model
 

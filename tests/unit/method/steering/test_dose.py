@@ -11,6 +11,7 @@ from app.method.steering.injection import inject
 from tests.fakes.checkpoints.llava import llava
 from tests.fakes.checkpoints.parts import random_model
 from tests.fakes.models.backbones import tiny_backbone, tiny_processed_model, tiny_processor
+from tests.fakes.models.family_sizes import MINICPM3
 
 
 def test_the_norms_are_those_of_the_residual_stream() -> None:
@@ -66,16 +67,7 @@ def test_a_processor_without_the_models_settings_is_called_that(
 @pytest.mark.parametrize(
     "text",
     [
-        {
-            "model_type": "minicpm3",
-            "q_lora_rank": 8,
-            "kv_lora_rank": 8,
-            "qk_nope_head_dim": 4,
-            "qk_rope_head_dim": 4,
-            "v_head_dim": 8,
-            "head_dim": 4,
-            "num_key_value_heads": 4,
-        },
+        MINICPM3,
         {"model_type": "beam", "head_dim": 8, "mlp_layer_types": ["dense"] * 3},
     ],
     ids=["scaled", "by-depth"],
